@@ -1,0 +1,1 @@
+"""What the platform makes: declarations in, a governed model life as one Dagster graph out."""

@@ -1,0 +1,88 @@
+"""The exception tree. Every error a user can cause ends here, as one clear sentence.
+
+FalajError
+├── SpecError            one or more declarations are wrong; lists every fault of every file
+├── DataError            a source or table does not hold what was declared
+│   └── SourceError      a source cannot be read at all (missing file, unknown format, bad URL)
+├── StageError           a stage could not do its work
+│   ├── TrainingError    the trainer ended without a usable checkpoint
+│   ├── ExportError      the exported graph does not answer as the trained network does
+│   └── ReleaseError     a bundle is incomplete, altered or of an unknown layout
+├── ServingError         the inference server refused or did not answer
+│   ├── RequestError     a caller's request is wrong; names the field (HTTP 4xx)
+│   └── AccessError      no token, or not a valid one (HTTP 401, 403)
+└── StateError           FALAJ_HOME is held by another process, or holds something else
+
+A message says what was asked, what was found, what would be right and where to change it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class FalajError(Exception):
+    """Root of everything this platform raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with one declaration: where, what was found, what would be right."""
+
+    file: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line for a terminal."""
+        return f"{self.file}: {self.field}: {self.message}" if self.field else f"{self.file}: {self.message}"
+
+
+class SpecError(FalajError):
+    """Declarations are wrong; `faults` holds every fault of every file."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        noun = "fault" if len(faults) == 1 else "faults"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{len(faults)} {noun} in the declarations:\n{lines}")
+
+
+class DataError(FalajError):
+    """A source or table does not hold what was declared."""
+
+
+class SourceError(DataError):
+    """A source cannot be read at all."""
+
+
+class StageError(FalajError):
+    """A stage could not do its work."""
+
+
+class TrainingError(StageError):
+    """The trainer ended without a usable checkpoint."""
+
+
+class ExportError(StageError):
+    """The exported graph does not answer as the trained network does."""
+
+
+class ReleaseError(StageError):
+    """A bundle is incomplete, altered or of an unknown layout."""
+
+
+class ServingError(FalajError):
+    """The inference server refused or did not answer."""
+
+
+class RequestError(ServingError):
+    """A caller's request is wrong; the message names the field."""
+
+
+class AccessError(ServingError):
+    """No token, or not a valid one."""
+
+
+class StateError(FalajError):
+    """The platform's home is held by another process, or holds something else."""

@@ -1,0 +1,147 @@
+"""Protocols that stages need and `resources` implements. No implementation lives here.
+
+Each port has a contract suite under tests/contracts that every implementation passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from platform_assets.specs.records import ArmFigures, Feature, TablePin
+
+
+class Clock(Protocol):
+    """Time of the data: windows, labels and cool-downs run on it. All times are UTC and naive."""
+
+    def now(self, stream: str) -> datetime:
+        """Return what time it is for this dataset (wall clock unless it was moved)."""
+
+    def advance(self, stream: str, to: datetime) -> datetime:
+        """Move this dataset's clock forward, never back; return where it stands."""
+
+
+class Source(Protocol):
+    """Rows of a dataset as they are known at a time."""
+
+    def read(self, until: datetime | None) -> Iterator[pa.Table]:
+        """Yield chunks of rows whose event is not after `until`; labels not known by then are null. None: everything, as known at the end."""
+
+
+class TableStore(Protocol):
+    """Versioned tables. Versions are never changed once written."""
+
+    def merge(self, table: str, rows: pa.Table, *, key: str) -> tuple[int, int]:
+        """Insert new keys, replace changed rows, in one commit; nothing new makes no commit. Return (new, changed)."""
+
+    def append(self, table: str, rows: pa.Table, *, key: str) -> int:
+        """Append rows whose key is not there yet, in one commit; return how many."""
+
+    def replace(self, table: str, rows: pa.Table) -> TablePin:
+        """Make these rows the table's next version; equal content makes no commit."""
+
+    def read(self, pin: TablePin, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read exactly this version."""
+
+    def pin(self, table: str) -> TablePin | None:
+        """Return the newest version, or None where the table does not exist."""
+
+    def location(self, table: str) -> str:
+        """Return the path or URL under which delta readers open the table."""
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed folders: a digest names the bytes, so what is there never changes."""
+
+    def put(self, folder: Path) -> str:
+        """Store a folder, atomically; return its digest (SHA-256 over names and contents)."""
+
+    def path(self, digest: str) -> Path:
+        """Return a local folder with exactly these contents; a missing or altered one raises ReleaseError."""
+
+    def remember(self, fingerprint: str, digest: str, note: Mapping[str, Any]) -> None:
+        """Record that work of this fingerprint gave this digest."""
+
+    def recall(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
+        """Return digest and note of work done before, when its artefact is still whole."""
+
+
+class FeatureStore(Protocol):
+    """Feature views behind Feast: history for training, newest values online."""
+
+    def materialise(self, view: str, rows: pa.Table) -> int:
+        """Bring online values up to these rows; return how many entities were written."""
+
+    def historical(self, entities: pa.Table, features: Sequence[Feature]) -> pa.Table:
+        """Point-in-time join: per row the newest values not after its event time."""
+
+
+class ModelRegistry(Protocol):
+    """Experiment log and registry; aliases are champion and challenger."""
+
+    def log_training(self, model: str, params: Mapping[str, Any], metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> str:
+        """Log one training; return its run id."""
+
+    def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
+        """Register a bundle as a model version; the same digest again returns the same version."""
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """Point an alias at a version; None removes it."""
+
+    def alias(self, model: str, alias: str) -> str | None:
+        """Return the version an alias points at."""
+
+
+class ServingTarget(Protocol):
+    """Where releases answer requests."""
+
+    def load(self, model: str, digest: str) -> None:
+        """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
+
+    def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:
+        """Set who answers: `live` digest; a challenger in mode `shadow`, or `canary` with its percent of requests."""
+
+    def status(self, model: str) -> dict[str, Any]:
+        """Return live, challenger, mode, percent, arms (ArmFigures by digest), compared rows and disagreements."""
+
+    def arms(self, model: str) -> dict[str, ArmFigures]:
+        """Return figures since the last change of traffic, by digest."""
+
+    def rotate_log(self, model: str) -> list[Path]:
+        """Close the current segment of the prediction log; return all closed segments, oldest first."""
+
+
+class AuditLog(Protocol):
+    """Append-only, hash-chained: who did what to which version, when and why."""
+
+    def append(self, action: str, *, subject: str, actor: str, detail: Mapping[str, Any]) -> str:
+        """Write one entry; return its hash."""
+
+    def entries(self, *, subject: str | None = None) -> list[dict[str, Any]]:
+        """Return entries in order."""
+
+    def verify(self) -> int:
+        """Walk the chain; return its length, or raise StateError naming the first entry that does not fit."""
+
+
+class Ledger(Protocol):
+    """Wall and CPU seconds of every step."""
+
+    def measure(self, *, model: str, stage: str, run_id: str) -> AbstractContextManager[None]:
+        """Measure what happens inside, children included, and write one row."""
+
+    def totals(self, *, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return rows {model, stage, runs, wall_seconds, cpu_seconds}."""
+
+
+class Notifier(Protocol):
+    """Tells people."""
+
+    def notify(self, title: str, text: str, *, severity: str) -> None:
+        """Send one message; an unreachable receiver is logged and never stops the caller."""

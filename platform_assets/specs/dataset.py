@@ -1,0 +1,168 @@
+"""Shape of a dataset's declaration: source, contract, personal data, feature views. No reading happens here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
+
+ColumnType = Literal["integer", "number", "string", "boolean", "timestamp", "image"]
+
+
+class SimulatorSource(Spec):
+    """The shipped, seeded simulator of hotel bookings; stands for a live source."""
+
+    kind: Literal["simulator"]
+    seed: int = Field(7, ge=0, description="Same seed, same bytes.")
+    history_rows: PositiveInt = Field(30_000, description="Bookings before the model's first day.")
+    live_rows: PositiveInt = Field(20_000, description="Bookings after it, the live traffic.")
+    drift_after_rows: PositiveInt = Field(8_000, description="Live booking at which the scripted drift begins.")
+
+
+class DigitsSource(Spec):
+    """scikit-learn's own 1,797 real handwritten digits, in a seeded order, one a minute."""
+
+    kind: Literal["digits"]
+    seed: int = Field(7, ge=0)
+
+
+class FileSource(Spec):
+    """A file, a folder of files or an object store URL (anything fsspec opens)."""
+
+    kind: Literal["file"]
+    path: str = Field(description="Path or URL; a folder is read as one table.")
+    format: Literal["csv", "parquet", "delta"] | None = Field(None, description="Told from the ending when left out.")
+
+
+class SqlSource(Spec):
+    """A query over a SQLAlchemy URL; the URL itself comes from a file so that no secret stands in a declaration."""
+
+    kind: Literal["sql"]
+    url_file: str = Field(description="File that holds the SQLAlchemy URL.")
+    query: str
+
+
+class ProvidedSource(Spec):
+    """No source of its own: `falaj run --source NAME=PATH` provides it."""
+
+    kind: Literal["provided"]
+
+
+Source = Annotated[SimulatorSource | DigitsSource | FileSource | SqlSource | ProvidedSource, Field(discriminator="kind")]
+
+
+class Drop(Spec):
+    """The column ends at `protected`."""
+
+    method: Literal["drop"] = "drop"
+
+
+class Pseudonymise(Spec):
+    """Keyed HMAC-SHA-256: equal values stay equal, nothing can be read back without the key."""
+
+    method: Literal["pseudonymise"] = "pseudonymise"
+
+
+class Generalise(Spec):
+    """Numbers fall to the floor of a bin of this width."""
+
+    method: Literal["generalise"] = "generalise"
+    width: float = Field(gt=0)
+
+
+class Column(Spec):
+    """One column of the contract. Columns of a source that are not declared are never ingested."""
+
+    type: ColumnType
+    nullable: bool = Field(False, description="May be missing.")
+    minimum: float | None = None
+    maximum: float | None = None
+    values: tuple[str, ...] | None = Field(None, description="Closed set of strings.")
+    shape: tuple[PositiveInt, PositiveInt] | None = Field(None, description="Height and width, images only.")
+    personal: Annotated[Drop | Pseudonymise | Generalise, Field(discriminator="method")] | None = Field(
+        None, description="Personal data, and what `protected` does with it."
+    )
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Column:
+        if self.type == "image" and self.shape is None:
+            raise ValueError("an image column needs shape: [height, width]")
+        if self.values is not None and self.type != "string":
+            raise ValueError(f"values are for string columns, this one is {self.type}")
+        if (self.minimum is not None or self.maximum is not None) and self.type not in ("integer", "number", "image"):
+            raise ValueError(f"minimum and maximum are for integer, number and image columns, this one is {self.type}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}")
+        if isinstance(self.personal, Generalise) and self.type not in ("integer", "number"):
+            raise ValueError(f"generalise is for integer and number columns, this one is {self.type}")
+        return self
+
+
+class Label(Spec):
+    """The outcome, and the time at which it becomes known (before that it is read as missing)."""
+
+    column: ColumnName
+    known_at: ColumnName
+
+
+class Contract(Spec):
+    """What a delivery must fulfil beyond its columns."""
+
+    max_age: Span | None = Field(None, description="Newest event may be at most this old on the data's clock.")
+    min_rows: PositiveInt = Field(1, description="Fewer rows in all are refused.")
+    max_shrink: float = Field(0.5, ge=0, le=1, description="Refused when the table shrinks by more than this share against the last good version.")
+    on_violation: Literal["block", "quarantine"] = Field("block", description="Offending rows block the delivery, or are set aside.")
+    max_quarantined: float = Field(0.05, ge=0, le=1, description="With quarantine: more than this share blocks after all.")
+
+
+class ColumnsView(Spec):
+    """Columns as they stand in the row at its event time."""
+
+    kind: Literal["columns"] = "columns"
+    entity: ColumnName
+    columns: tuple[ColumnName, ...] = Field(min_length=1)
+
+
+class Aggregate(Spec):
+    """Trailing mean of a column per entity; a label counts only once it is known."""
+
+    mean: ColumnName
+    window: Span
+
+
+class AggregatesView(Spec):
+    """Trailing aggregates per entity, computed on a fixed grid of event time."""
+
+    kind: Literal["aggregates"]
+    entity: ColumnName
+    every: Span = Field(description="Grid of computation; online values are at most this old.")
+    aggregates: dict[ColumnName, Aggregate] = Field(min_length=1)
+
+
+FeatureView = Annotated[ColumnsView | AggregatesView, Field(discriminator="kind")]
+
+
+class DatasetSpec(Spec):
+    """One dataset: where it comes from, what it promises, what is personal, which features it gives."""
+
+    name: Name
+    owner: str = Field(description="Who answers for it, e.g. team:revenue.")
+    description: str = ""
+    extends: Name | None = Field(None, description="Take columns, label and views of this dataset, and add to them.")
+    stands_in_for: Name | None = Field(None, description="When this dataset is provided at run time, models of that one read this.")
+    source: Source
+    columns: dict[ColumnName, Column] = Field(default_factory=dict)
+    key: ColumnName = Field(description="Column that names a row; made from the row's content when the source lacks it.")
+    event_time: ColumnName
+    label: Label | None = None
+    history: Span | None = Field(
+        None, description="Span of known labels that is history; later events are live. Left out: everything is history, on the wall clock."
+    )
+    contract: Contract = Contract()
+    views: dict[Name, FeatureView] = Field(default_factory=dict)
+    residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
+    retention: Span | None = None
+    refresh: Cron | None = Field(None, description="Cron of the refresh schedule.")

@@ -1,0 +1,157 @@
+"""Shape of a model's declaration: one small spec a stage. Cross-file rules live in catalogue.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+
+from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
+
+Kind = Literal["binary", "multiclass"]
+METRICS = {"binary": ("auroc", "accuracy", "log_loss"), "multiclass": ("accuracy", "log_loss")}
+HIGHER_IS_BETTER = {"auroc": True, "accuracy": True, "log_loss": False}
+_BOUND = re.compile(r"^\s*(>=|<=)\s*(-?\d+(?:\.\d+)?)\s*$")
+
+
+def parse_bound(text: str) -> tuple[str, float]:
+    """Split `>= 0.85` into operator and number; anything else is a ValueError that says so."""
+    match = _BOUND.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a bound; write for example '>= 0.85' or '<= 0.1'")
+    return match[1], float(match[2])
+
+
+def _check_bound(text: str) -> str:
+    parse_bound(text)
+    return text
+
+
+Bound = Annotated[str, AfterValidator(_check_bound)]
+
+
+class FeaturesSpec(Spec):
+    """Which views the model reads; columns named in `without` are left out."""
+
+    views: tuple[Name, ...] = Field(min_length=1)
+    without: tuple[ColumnName, ...] = ()
+
+
+class TargetSpec(Spec):
+    """What is predicted."""
+
+    column: ColumnName
+    kind: Kind
+
+
+class SplitSpec(Spec):
+    """Time-ordered shares: the newest rows are the holdout, the ones before them the calibration set."""
+
+    calibration: float = Field(0.15, gt=0, lt=0.5)
+    holdout: float = Field(0.15, gt=0, lt=0.5)
+
+
+class TrainingSpec(Spec):
+    """How the teacher is trained. Sizes are declared, and printed: every later ratio is against this network."""
+
+    architecture: Literal["tabular_transformer", "tabular_mlp", "vision_transformer"]
+    width: PositiveInt = Field(32, le=4096, description="Width of a token or hidden layer.")
+    depth: PositiveInt = Field(2, le=64, description="Blocks.")
+    heads: PositiveInt = Field(4, le=64)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    epochs: PositiveInt = Field(8, le=10_000)
+    batch_size: PositiveInt = Field(512, le=1_000_000)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    seed: int = Field(7, ge=0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    threads: PositiveInt | None = Field(None, description="CPU threads; all cores when left out.")
+
+
+Method = Literal["distil", "prune", "int8", "distil+int8", "prune+int8"]
+
+
+class CompressionSpec(Spec):
+    """Which compressed candidates are made, and what a release may cost."""
+
+    candidates: tuple[Method, ...] = ("distil", "prune", "int8", "distil+int8", "prune+int8")
+    tolerate_drop: float = Field(0.01, ge=0, le=1, description="Largest loss of the leading metric against the teacher, in its own unit.")
+    latency_ms_p99: PositiveFloat = Field(5.0, description="Budget of one row's p99 in process, on the CPU at hand.")
+    student_width: PositiveInt = Field(64, le=4096)
+    student_depth: PositiveInt = Field(2, le=64)
+    student_epochs: PositiveInt = Field(8, le=10_000)
+    prune_share: float = Field(0.5, gt=0, lt=1, description="Share of channels that structured pruning removes.")
+    threads: PositiveInt = Field(1, description="onnxruntime threads of the CPU class that serves.")
+
+
+class RolloutSpec(Spec):
+    """From shadow to live, by evidence."""
+
+    shadow_requests: PositiveInt = 200
+    canary_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (10, 50)
+    min_requests: PositiveInt = Field(100, description="Canary requests before each step.")
+    max_error_share: float = Field(0.01, ge=0, le=1)
+    max_latency_ratio: PositiveFloat = Field(5.0, description="Challenger's p99 against the champion's.")
+    max_disagreement: float = Field(0.5, ge=0, le=1, description="Share of rows whose predicted class differs from the champion's.")
+    timeout: Span = Field(default="10m", validate_default=True, description="Without enough traffic until then the champion stays.")
+
+
+class ServingSpec(Spec):
+    """Where and how a release is deployed."""
+
+    rollout: RolloutSpec = RolloutSpec()
+    online_features: bool = Field(True, description="Views of other entities are looked up in the online store.")
+
+
+class MonitoringSpec(Spec):
+    """Windows of the production log against the training reference."""
+
+    window_rows: PositiveInt = Field(2000, description="Predictions a window.")
+    significance: float = Field(0.01, gt=0, lt=1, description="Family-wise, after Bonferroni's correction over columns.")
+    min_effect: float = Field(0.1, gt=0, lt=1, description="Smallest effect (KS distance or total variation) that counts.")
+    performance_drop: float = Field(0.03, gt=0, lt=1, description="Drop of the leading metric, once labels are known, that counts.")
+
+
+class RetrainingSpec(Spec):
+    """When a retraining is asked for."""
+
+    on_drift: bool = True
+    on_performance: bool = True
+    on_new_rows: PositiveInt | None = Field(None, description="Rows since the last training that ask for one.")
+    schedule: Cron | None = Field(None, description="Cron.")
+    cool_down: Span = Field(default="30d", validate_default=True, description="On the data's clock.")
+    at_most: PositiveInt = Field(4, description="Retrainings within `within`.")
+    within: Span = Field(default="365d", validate_default=True)
+
+
+class GovernanceSpec(Spec):
+    """What the record of processing needs."""
+
+    residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
+    retention: Span | None = None
+
+
+class ModelSpec(Spec):
+    """One model, its whole life."""
+
+    name: Name
+    owner: str = Field(description="Who answers for it, e.g. team:revenue.")
+    tenant: Name = "default"
+    purpose: str = Field(min_length=10, description="Why the data is processed: enters the record of processing.")
+    dataset: Name
+    features: FeaturesSpec
+    target: TargetSpec
+    split: SplitSpec = SplitSpec()
+    training: TrainingSpec
+    gates: dict[str, Bound] = Field(default_factory=dict, description="Metric, or metric_vs_champion, to a bound on the holdout.")
+    compression: CompressionSpec = CompressionSpec()
+    serving: ServingSpec = ServingSpec()
+    monitoring: MonitoringSpec = MonitoringSpec()
+    retraining: RetrainingSpec = RetrainingSpec()
+    governance: GovernanceSpec = GovernanceSpec()
+
+    @property
+    def leading_metric(self) -> str:
+        """The metric that selection, gates and reports lead with."""
+        return METRICS[self.target.kind][0]

@@ -1,0 +1,286 @@
+"""Values that stages hand to each other and that bundles store as JSON. Standard library only.
+
+The trainer (torch, lightning, pyarrow, numpy) and the inference server read these, so pydantic stays out.
+Every record turns into plain JSON with `to_json` and back with `read_record`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+FeatureKind = Literal["numeric", "category", "date", "image"]
+
+
+def to_json(record: Any) -> str:
+    """Write a record as canonical JSON: sorted keys, no spaces, NaN refused."""
+    value = asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def read_record(cls: type[T], text: str | bytes) -> T:
+    """Read a record written by `to_json`; unknown or missing fields raise ValueError."""
+    return _build(cls, json.loads(text))
+
+
+def _build(cls: Any, value: Any) -> Any:
+    origin = get_origin(cls)
+    if origin is tuple:
+        return tuple(_build(get_args(cls)[0], item) for item in value)
+    if origin is dict:
+        return {key: _build(get_args(cls)[1], item) for key, item in value.items()}
+    if origin is UnionType:
+        inner = next(arg for arg in get_args(cls) if arg is not type(None))
+        return None if value is None else _build(inner, value)
+    if not is_dataclass(cls):
+        return value
+    hints = get_type_hints(cls)
+    unknown = set(value) - {f.name for f in fields(cls)}
+    if unknown:
+        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}")
+    try:
+        return cls(**{name: _build(hints[name], item) for name, item in value.items()})
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class TablePin:
+    """One version of one Delta table, exactly."""
+
+    table: str
+    version: int
+    rows: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """What one ingestion did."""
+
+    pin: TablePin
+    rows_seen: int
+    rows_new: int
+    rows_changed: int
+    size_bytes: int
+    as_of: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One contract rule held against data; `samples` are offending rows as text, without personal values."""
+
+    name: str
+    passed: bool
+    blocking: bool
+    sentence: str
+    unexpected_count: int = 0
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of a model.
+
+    numeric: float; category: string; date: timestamp, carried as float days since 1970-01-01;
+    image: `size` floats, row by row. `entity` and `view` say where an online value is looked up.
+    """
+
+    name: str
+    kind: FeatureKind
+    view: str
+    entity: str
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """Inputs in order, target and classes. Shapes of the ONNX inputs follow from it.
+
+    `numeric`: float32 [rows, number of numeric and date features], NaN is missing;
+    `categorical`: string [rows, number of category features], "" is missing;
+    `image`: float32 [rows, size]. An input with no features is absent. Output `probabilities`: float32 [rows, classes].
+    """
+
+    features: tuple[Feature, ...]
+    target: str
+    classes: tuple[str, ...]
+    key: str
+    event_time: str
+
+    def of_kind(self, *kinds: str) -> tuple[Feature, ...]:
+        """Features of these kinds, in declared order."""
+        return tuple(feature for feature in self.features if feature.kind in kinds)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """A folder of train.parquet, calibration.parquet, holdout.parquet and schema.json, by content hash."""
+
+    digest: str
+    rows: dict[str, int]
+    dataset: TablePin
+    views: dict[str, TablePin]
+    first_event: str
+    last_event: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What one training gave: artefact digest (checkpoint.pt, model.onnx, curve.json, schema.json, predictions), figures, cost."""
+
+    digest: str
+    training_set: str
+    parameters: int
+    size_bytes: int
+    holdout: dict[str, float]
+    calibration: dict[str, float]
+    baseline: dict[str, float]
+    seconds: float
+    warm_start: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One ONNX file with its figures; the teacher is a candidate named `teacher`."""
+
+    name: str
+    digest: str
+    size_bytes: int
+    parameters: int
+    metrics: dict[str, float]
+    drop: float
+    cpu_us_b1: float
+    cpu_us_b32: float
+    latency_ms_p50: float
+    latency_ms_p99: float
+    max_difference: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A candidate that was not chosen or could not be made, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen candidate, and why each other one was not."""
+
+    chosen: Candidate
+    front: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+    candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One gate: what was asked, what was found."""
+
+    metric: str
+    bound: str
+    found: float
+    holds: bool
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """Whether a selected candidate may become a release."""
+
+    passed: bool
+    bounds: tuple[Bound, ...]
+    champion: str | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """A content-addressed bundle. `version` is the first 12 hex digits of `digest`."""
+
+    model: str
+    version: str
+    digest: str
+    candidate: str
+    registry_version: str
+    metrics: dict[str, float]
+    training_set: str
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """What the server measured for one version."""
+
+    version: str
+    requests: int
+    rows: int
+    errors: int
+    latency_ms_p50: float
+    latency_ms_p99: float
+
+
+@dataclass(frozen=True)
+class RolloutVerdict:
+    """Outcome of a rollout: live, rolled_back or inconclusive, with the samples it rests on."""
+
+    outcome: Literal["live", "rolled_back", "inconclusive"]
+    version: str
+    previous: str | None
+    live_digest: str
+    stages: tuple[str, ...]
+    champion: ArmFigures | None
+    challenger: ArmFigures | None
+    disagreement: float
+    compared_rows: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ColumnDrift:
+    """One column of a window against the reference."""
+
+    column: str
+    statistic: str
+    effect: float
+    p_value: float
+    threshold: float
+    drifted: bool
+    importance: float
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """Evidence of one window of the production log."""
+
+    window: int
+    first_row: int
+    last_row: int
+    first_event: str
+    last_event: str
+    versions: tuple[str, ...]
+    columns: tuple[ColumnDrift, ...]
+    drifted: bool
+    evidence: str
+
+
+@dataclass(frozen=True)
+class RetrainingVerdict:
+    """Whether a retraining is asked for, and why or why not."""
+
+    asked: bool
+    trigger: str
+    sentence: str
+    verdict_id: str
+    decided_at: str
+    evidence: dict[str, float] = field(default_factory=dict)
+
+
+def from_mapping(cls: type[T], value: Mapping[str, Any]) -> T:
+    """Read a record from already parsed JSON."""
+    return _build(cls, dict(value))

@@ -1,0 +1,1 @@
+"""Every byte in or out: implementations of the ports, settings, shipped fakes."""
