@@ -1,0 +1,60 @@
+"""Fake of the experiment log and model registry, in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from platform_assets.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+class MemoryRegistry:
+    """Runs in a dictionary; versions are 1, 2, 3 a model."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self._versions: dict[str, list[str]] = {}
+        self._aliases: dict[tuple[str, str], str] = {}
+
+    def log_training(
+        self,
+        model: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        curve: Sequence[Mapping[str, float]],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Keep one training; return its run id."""
+        run_id = f"run-{len(self.runs) + 1}"
+        self.runs[run_id] = {
+            "model": model,
+            "params": dict(params),
+            "metrics": dict(metrics),
+            "curve": [dict(row) for row in curve],
+            "tags": dict(tags),
+        }
+        return run_id
+
+    def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
+        """Return the version of this bundle's digest, a new one when it is new."""
+        digest = tags.get("digest", bundle.name)
+        versions = self._versions.setdefault(model, [])
+        if digest not in versions:
+            versions.append(digest)
+        return str(versions.index(digest) + 1)
+
+    def set_alias(self, model: str, alias: str, version: str | None) -> None:
+        """Point an alias at a version; None removes it."""
+        if version is None:
+            self._aliases.pop((model, alias), None)
+            return
+        if not 1 <= int(version) <= len(self._versions.get(model, ())):
+            raise StateError(f"version {version} of {model} is not in the registry, so {alias} cannot point at it")
+        self._aliases[model, alias] = version
+
+    def alias(self, model: str, alias: str) -> str | None:
+        """Return the version an alias points at."""
+        return self._aliases.get((model, alias))

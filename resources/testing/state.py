@@ -1,0 +1,114 @@
+"""Fakes of the state ports, in memory: clock, audit log, ledger, notifier."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from resources.audit import GENESIS, check_chain, hash_entry
+from resources.clock import to_naive_utc
+from resources.ledger import cpu_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class MemoryClock:
+    """A clock a stream."""
+
+    def __init__(self) -> None:
+        self._stands_at: dict[str, datetime] = {}
+
+    def now(self, stream: str) -> datetime:
+        """Return what time it is for this stream."""
+        return self._stands_at.get(stream) or to_naive_utc(datetime.now(UTC))
+
+    def advance(self, stream: str, to: datetime) -> datetime:
+        """Move this stream's clock forward, never back."""
+        at = to_naive_utc(to)
+        self._stands_at[stream] = max(self._stands_at.get(stream, at), at)
+        return self._stands_at[stream]
+
+
+class MemoryAuditLog:
+    """The same chain, in a list."""
+
+    def __init__(self) -> None:
+        self._chain: list[dict[str, Any]] = []
+        self._head = (0, GENESIS)
+
+    def append(self, action: str, *, subject: str, actor: str, detail: Mapping[str, Any]) -> str:
+        """Write one entry; return its hash."""
+        length, previous = self._head
+        entry: dict[str, Any] = {
+            "seq": length + 1,
+            "at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "action": action,
+            "subject": subject,
+            "actor": actor,
+            "detail": json.dumps(dict(detail), sort_keys=True, separators=(",", ":"), allow_nan=False),
+            "previous": previous,
+        }
+        entry["hash"] = hash_entry(entry)
+        self._chain.append(entry)
+        self._head = (entry["seq"], entry["hash"])
+        return str(entry["hash"])
+
+    def entries(self, *, subject: str | None = None) -> list[dict[str, Any]]:
+        """Return entries in order."""
+        return [{**entry, "detail": json.loads(entry["detail"])} for entry in self._chain if subject in (None, entry["subject"])]
+
+    def verify(self) -> int:
+        """Walk the chain."""
+        return check_chain(iter(self._chain), head=self._head)
+
+
+class MemoryLedger:
+    """Rows in a list."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[float, str, str, float, float]] = []
+
+    @contextmanager
+    def measure(self, *, model: str, stage: str, run_id: str) -> Iterator[None]:
+        """Measure what happens inside."""
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        try:
+            yield
+        finally:
+            self._rows.append((time.time(), model, stage, time.perf_counter() - wall, cpu_seconds() - cpu))
+
+    def totals(self, *, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return sums by model and stage."""
+        sums: dict[tuple[str, str], dict[str, Any]] = {}
+        for at, model, stage, wall, cpu in self._rows:
+            if at >= since:
+                row = sums.setdefault((model, stage), {"model": model, "stage": stage, "runs": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0})
+                row["runs"] += 1
+                row["wall_seconds"] += wall
+                row["cpu_seconds"] += cpu
+        return sorted(sums.values(), key=lambda row: row["model"])
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it was told."""
+
+    title: str
+    text: str
+    severity: str
+
+
+class RecordingNotifier:
+    """Keeps what it was told, for tests to look at."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def notify(self, title: str, text: str, *, severity: str) -> None:
+        """Keep one message."""
+        self.messages.append(Message(title, text, severity))

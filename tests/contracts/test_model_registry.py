@@ -1,0 +1,91 @@
+"""What every model registry promises."""
+
+import subprocess
+import sys
+
+import pytest
+
+from platform_assets.errors import StateError
+from resources.mlflow_registry import MlflowRegistry
+from resources.testing.registry import MemoryRegistry
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory):
+    return MlflowRegistry(tmp_path_factory.mktemp("ml flow"))
+
+
+@pytest.fixture(params=["mlflow", "memory"])
+def registry(request):
+    return request.getfixturevalue("mlflow") if request.param == "mlflow" else MemoryRegistry()
+
+
+@pytest.fixture
+def model(request):
+    return "m_" + "".join(character for character in request.node.name if character.isalnum())
+
+
+def train(registry, model):
+    return registry.log_training(
+        model, {"width": 32}, {"auroc": 0.9}, [{"epoch": 0, "loss": 0.7}, {"epoch": 1, "loss": 0.5}], {"spec": "abc"}
+    )
+
+
+def test_every_training_is_a_run_of_its_own(registry, model):
+    assert train(registry, model) != train(registry, model)
+
+
+def test_the_same_digest_is_the_same_version_and_another_is_the_next(registry, model, tmp_path):
+    run_id = train(registry, model)
+    first = registry.register(model, tmp_path / "a", run_id=run_id, tags={"digest": "aa"})
+    assert registry.register(model, tmp_path / "elsewhere", run_id=run_id, tags={"digest": "aa"}) == first
+    second = registry.register(model, tmp_path / "bb", run_id=run_id, tags={})
+    assert (first, second) == ("1", "2")
+    assert registry.register(model, tmp_path / "bb", run_id=run_id, tags={}) == second
+
+
+def test_an_alias_points_moves_and_goes(registry, model, tmp_path):
+    assert registry.alias(model, "champion") is None
+    run_id = train(registry, model)
+    for digest in ("aa", "bb"):
+        registry.register(model, tmp_path / digest, run_id=run_id, tags={"digest": digest})
+    registry.set_alias(model, "champion", "1")
+    registry.set_alias(model, "challenger", "2")
+    assert (registry.alias(model, "champion"), registry.alias(model, "challenger")) == ("1", "2")
+    registry.set_alias(model, "champion", "2")
+    registry.set_alias(model, "challenger", None)
+    registry.set_alias(model, "challenger", None)
+    assert (registry.alias(model, "champion"), registry.alias(model, "challenger")) == ("2", None)
+
+
+def test_an_alias_of_an_unknown_version_is_refused_in_one_sentence(registry, model):
+    with pytest.raises(StateError, match=r"version 7 of .* is not in the registry"):
+        registry.set_alias(model, "champion", "7")
+
+
+def test_mlflow_holds_parameters_metrics_tags_and_the_curve_by_step(mlflow, model):
+    run_id = train(mlflow, model)
+    client = mlflow._connect()
+    run = client.get_run(run_id)
+    assert (run.data.params, run.data.metrics["auroc"], run.data.tags["spec"]) == ({"width": "32"}, 0.9, "abc")
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "curve/loss")] == [(0, 0.7), (1, 0.5)]
+    assert run.info.status == "FINISHED"
+
+
+def test_a_long_curve_is_logged_whole(mlflow, model):
+    run_id = mlflow.log_training(model, {}, {}, [{"epoch": n, "loss": 1.0 / (n + 1)} for n in range(1100)], {})
+    assert len(mlflow._connect().get_metric_history(run_id, "curve/loss")) == 1100
+
+
+@pytest.mark.slow
+def test_two_processes_that_come_first_at_once_both_find_a_database(tmp_path):
+    code = (
+        "import sys, pathlib; from resources.mlflow_registry import MlflowRegistry\n"
+        "r = MlflowRegistry(pathlib.Path(sys.argv[1])); run = r.log_training('m', {}, {}, [], {})\n"
+        "print(r.register('m', pathlib.Path('/b'), run_id=run, tags={'digest': 'aa'}))\n"
+    )
+    both = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(2)
+    ]
+    assert [process.communicate()[0].strip() for process in both] == ["1", "1"]
