@@ -1,0 +1,1 @@
+"""From specs to Dagster: assets, checks, jobs, schedules, sensors. The work itself is in stages."""

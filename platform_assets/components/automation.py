@@ -1,0 +1,75 @@
+"""Platform-wide sensors: a found drift and arrived rows ask for retraining, a failed run notifies. One sensor for all models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.model_pipeline import MODEL_TAG
+from platform_assets.components.step import latest_record
+from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
+
+if TYPE_CHECKING:
+    from resources.parts import Parts
+
+_TICK_SECONDS = 5
+
+
+def build_automation(parts: Parts) -> list[dg.SensorDefinition]:
+    """Build the sensors over every declared model."""
+    models = parts.catalogue.models
+    if not models:
+        return []
+    jobs = [keys.train_job(name) for name in models]
+    return [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts)]
+
+
+def _drift_sensor(parts: Parts, jobs: list[str]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=keys.DRIFT_SENSOR, job_names=jobs, minimum_interval_seconds=_TICK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING
+    )
+    def drift_found(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
+        """Ask for one retraining per verdict: the verdict's id is the run key, so neither a restart nor a second tick asks again."""
+        answered = json.loads(context.cursor or "{}")
+        for model in parts.catalogue.models:
+            verdict = latest_record(context.instance, keys.model_key(model, "retraining_verdict"), RetrainingVerdict)
+            if verdict is not None and verdict.asked and answered.get(model) != verdict.verdict_id:
+                answered[model] = verdict.verdict_id
+                yield dg.RunRequest(
+                    run_key=f"{model}:{verdict.verdict_id}", job_name=keys.train_job(model), tags={"falaj/trigger": verdict.trigger}
+                )
+        context.update_cursor(json.dumps(answered))
+
+    return drift_found
+
+
+def _rows_sensor(parts: Parts, jobs: list[str]) -> dg.SensorDefinition:
+    @dg.sensor(name=keys.NEW_ROWS_SENSOR, job_names=jobs, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+    def rows_arrived(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
+        """Ask when a dataset has grown by the declared number of rows since the model's last training."""
+        for name, model in parts.catalogue.models.items():
+            rows = latest_record(context.instance, keys.dataset_key(model.dataset, "protected"), TablePin)
+            trained = latest_record(context.instance, keys.model_key(name, "training_set"), TrainingSet)
+            wanted = model.retraining.on_new_rows
+            if wanted and rows and trained and rows.rows - trained.dataset.rows >= wanted:
+                yield dg.RunRequest(
+                    run_key=f"{name}:rows:{rows.content_hash[:16]}", job_name=keys.train_job(name), tags={"falaj/trigger": "new_rows"}
+                )
+
+    return rows_arrived
+
+
+def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
+    @dg.run_failure_sensor(name=keys.FAILURE_SENSOR, default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=_TICK_SECONDS)
+    def run_failed(context: dg.RunFailureSensorContext) -> None:
+        """Tell people which run failed and with which sentence."""
+        model = context.dagster_run.tags.get(MODEL_TAG, "")
+        parts.notifier.notify(
+            f"run failed: {context.dagster_run.job_name} {model}".strip(), context.failure_event.message or "", severity="error"
+        )
+
+    return run_failed

@@ -1,0 +1,164 @@
+"""Steps of a dataset: ingested, validated, quarantined, protected, feature views. Each calls one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.step import Outcome, Step, build_check, build_step, picture
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.records import Ingestion, InForce, TablePin
+
+CODE_VERSION = "1"
+
+
+def build_dataset_assets(dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
+    """Build every asset of one dataset."""
+    from platform_assets.stages.validation.checks import check_names
+
+    name = dataset.name
+    states = {state: keys.dataset_key(name, state) for state in keys.DATASET_STATES}
+    common = {"group": keys.dataset_group(name), "owner": dataset.owner, "code_version": CODE_VERSION}
+    chain: list[tuple[str, object, list[Sequence[str]], str, set[str], list[str]]] = [
+        ("ingested", ingest_rows, [], "Rows as known at the data's time, merged by key into a Delta table.", {"deltalake"}, []),
+        (
+            "validated",
+            validate_rows,
+            [states["ingested"]],
+            "The newest version that fulfils its contract.",
+            {"greatexpectations"},
+            check_names(dataset),
+        ),
+        (
+            "quarantined",
+            show_quarantine,
+            [states["validated"]],
+            "Rows set aside by the contract, personal data protected.",
+            {"deltalake"},
+            [],
+        ),
+        ("protected", protect_rows, [states["validated"]], "Personal data dropped, pseudonymised or generalised.", {"deltalake"}, []),
+    ]
+    steps = [
+        build_step(
+            states[state],
+            partial(work, dataset),  # type: ignore[call-overload]
+            deps=deps,
+            description=text,
+            kinds=kinds,
+            check_names=names,
+            **common,
+        )  # fmt: skip
+        for state, work, deps, text, kinds, names in chain
+    ]
+    views = [
+        build_step(
+            keys.features_key(name, view),
+            partial(build_view, dataset, view),
+            deps=[states["protected"]],
+            description=f"Feature view {view}: history in Delta, newest values online through Feast.",
+            kinds={"feast", "deltalake"},
+            **common,
+        )  # fmt: skip
+        for view in dataset.views
+    ]
+    return [*steps, *views]
+
+
+def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
+    """Merge what the source knows by now; the same input twice makes no new version."""
+    from platform_assets.stages.datasets.ingest import ingest
+    from platform_assets.stages.datasets.pictures import target_over_time
+
+    parts, source = step.parts, step.parts.source(dataset.name)
+    until = parts.start_clock(dataset.name) if dataset.history else None
+    result: Ingestion = ingest(dataset, source=source, store=parts.tables, until=until)
+    metadata: dict[str, object] = {
+        "dagster/row_count": result.pin.rows, "bytes": result.size_bytes, "delta_version": result.pin.version,
+        "content_hash": result.pin.content_hash, "rows_new": result.rows_new, "rows_changed": result.rows_changed, "as_of": result.as_of,
+    }  # fmt: skip
+    if dataset.label:
+        rows = parts.tables.read(result.pin, columns=[dataset.event_time, dataset.label.column])
+        metadata["target_over_time"] = picture(target_over_time(rows, event_time=dataset.event_time, label=dataset.label.column))
+    return Outcome(result, result.pin.content_hash, metadata)
+
+
+def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
+    """Hold the contract against the newest rows; a blocking breach leaves the last good version in force."""
+    from platform_assets.stages.governance.protection import protect
+    from platform_assets.stages.validation.validate import validate
+
+    parts = step.parts
+    key = keys.dataset_key(dataset.name, "validated")
+    incoming = step.read(keys.dataset_key(dataset.name, "ingested"), Ingestion)
+    before = step.find(key, InForce)
+    rows = parts.tables.read(incoming.pin)
+    verdict = validate(dataset, rows, previous_rows=before.pin.rows if before else None, now=parts.clock.now(dataset.name))
+    checks = [
+        build_check(key, check.name, passed=check.passed, sentence=check.sentence, unexpected_count=check.unexpected_count, samples="\n".join(check.samples),
+                    severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN)
+        for check in verdict.checks
+    ]  # fmt: skip
+    if not verdict.good:
+        why = "; ".join(check.sentence for check in verdict.checks if check.blocking and not check.passed)
+        if before is None:
+            raise dg.Failure(
+                f"Version {incoming.pin.version} of {dataset.name} was refused and no earlier one is good: {why}", allow_retries=False
+            )
+        step.say(f"Version {incoming.pin.version} was refused; version {before.source_version} stays in force: {why}")
+        kept = InForce(before.pin, before.source_version, refused=why, quarantined_rows=before.quarantined_rows)
+        return Outcome(
+            kept, kept.pin.content_hash, {"in_force": before.source_version, "refused": incoming.pin.version, "why": why}, checks
+        )
+    bad = protect(verdict.quarantined, columns=dataset.columns, key=parts.pseudonym_key)
+    parts.tables.replace(keys.table_name(keys.dataset_key(dataset.name, "quarantined")), bad)
+    pin = parts.tables.replace(keys.table_name(key), verdict.accepted)
+    record = InForce(pin, incoming.pin.version, quarantined_rows=bad.num_rows)
+    return Outcome(
+        record,
+        pin.content_hash,
+        {"dagster/row_count": pin.rows, "in_force": incoming.pin.version, "quarantined_rows": bad.num_rows},
+        checks,
+    )
+
+
+def show_quarantine(dataset: DatasetSpec, step: Step) -> Outcome:
+    """State how many rows were set aside, and where they lie."""
+    key = keys.dataset_key(dataset.name, "quarantined")
+    pin = step.parts.tables.pin(keys.table_name(key))
+    if pin is None:
+        raise dg.Failure(f"{'/'.join(key)}: no quarantine table; materialise dataset/{dataset.name}/validated first.", allow_retries=False)
+    return Outcome(pin, pin.content_hash, {"dagster/row_count": pin.rows, "table": step.parts.tables.location(pin.table)})
+
+
+def protect_rows(dataset: DatasetSpec, step: Step) -> Outcome:
+    """Drop, pseudonymise and generalise as declared; nothing downstream sees a raw personal value."""
+    from platform_assets.stages.governance.protection import protect
+
+    parts = step.parts
+    good = step.read(keys.dataset_key(dataset.name, "validated"), InForce)
+    rows = protect(parts.tables.read(good.pin), columns=dataset.columns, key=parts.pseudonym_key)
+    pin = parts.tables.replace(keys.table_name(keys.dataset_key(dataset.name, "protected")), rows)
+    methods = {column: spec.personal.method for column, spec in dataset.columns.items() if spec.personal}
+    return Outcome(
+        pin,
+        pin.content_hash,
+        {"dagster/row_count": pin.rows, "delta_version": pin.version, "protected_columns": dg.MetadataValue.json(methods)},
+    )
+
+
+def build_view(dataset: DatasetSpec, view: str, step: Step) -> Outcome:
+    """Compute one feature view, keep its history in Delta, bring its newest values online."""
+    from platform_assets.stages.features.views import compute_view
+
+    parts = step.parts
+    key = keys.features_key(dataset.name, view)
+    pin = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
+    rows = compute_view(parts.tables.read(pin), dataset=dataset, view=view)
+    made = parts.tables.replace(keys.table_name(key), rows)
+    written = parts.features.materialise(dataset, view, made)
+    metadata = {"dagster/row_count": made.rows, "delta_version": made.version, "online_entities_written": written}
+    return Outcome(made, made.content_hash, metadata)

@@ -1,0 +1,122 @@
+"""Steps from candidates to a bundle: selected, gate_verdict, release."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
+from platform_assets.components.training_steps import scratch
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, SearchResult, Selection, Training, TrainingSet
+
+CODE_VERSION = "1"
+
+
+def select_candidate(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
+    """Choose the cheapest candidate on the Pareto front within the declared limits; keep why each other one was not chosen."""
+    del dataset
+    from platform_assets.stages.compression.pictures import draw_frontier
+    from platform_assets.stages.release.selection import select
+
+    result = step.read(keys.model_key(model.name, "candidates"), SearchResult)
+    selection: Selection = select(result.candidates, result.rejected, metric=model.leading_metric, compression=model.compression)
+    why = "\n".join(f"| {rejection.name} | {rejection.why} |" for rejection in selection.rejected)
+    metadata = {
+        "chosen": selection.chosen.name, "size_bytes": selection.chosen.size_bytes, model.leading_metric: selection.chosen.metrics[model.leading_metric],
+        "rejected": dg.MetadataValue.md(f"| candidate | why not |\n|---|---|\n{why}"),
+        "frontier": picture(draw_frontier(result.candidates, metric=model.leading_metric, chosen=selection.chosen.name)),
+    }  # fmt: skip
+    return Outcome(selection, fingerprint(selection), metadata)
+
+
+def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
+    """Hold the selected candidate against the declared bounds and against the champion on the same holdout."""
+    del dataset
+    from platform_assets.stages.evaluation.scoring import score_bundle
+    from platform_assets.stages.release.gates import judge
+
+    parts = step.parts
+    key = keys.model_key(model.name, "gate_verdict")
+    selection = step.read(keys.model_key(model.name, "selected"), Selection)
+    training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
+    live = step.find(keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
+    champion = None
+    if live is not None and live.live_digest:
+        champion = score_bundle(parts.artefacts.path(live.live_digest), parts.artefacts.path(training_set.digest), kind=model.target.kind)
+    verdict: GateVerdict = judge(
+        model.gates,
+        found=selection.chosen.metrics,
+        champion=champion,
+        champion_version=live.live_digest[:12] if live and champion else None,
+    )
+    table = "\n".join(
+        f"| {bound.metric} | {bound.bound} | {bound.found:.4f} | {'yes' if bound.holds else 'NO'} |" for bound in verdict.bounds
+    )
+    check = build_check(key, "gates_hold", passed=verdict.passed, sentence=verdict.sentence, severity=dg.AssetCheckSeverity.WARN)
+    parts.audit.append(
+        "gate",
+        subject=f"model/{model.name}",
+        actor=f"run/{step.context.run_id}",
+        detail={"passed": verdict.passed, "sentence": verdict.sentence},
+    )
+    metadata = {
+        "passed": verdict.passed,
+        "verdict": verdict.sentence,
+        "bounds": dg.MetadataValue.md(f"| gate | asked | found | holds |\n|---|---|---|---|\n{table}"),
+    }
+    return Outcome(verdict, fingerprint(verdict), metadata, [check])
+
+
+def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome | None:
+    """Write the content-addressed bundle and register it; a refused candidate makes no release."""
+    from platform_assets.stages.release.bundle import write_bundle
+
+    parts = step.parts
+    verdict = step.read(keys.model_key(model.name, "gate_verdict"), GateVerdict)
+    if not verdict.passed:
+        step.say(f"No release: {verdict.sentence}")
+        return None
+    selection = step.read(keys.model_key(model.name, "selected"), Selection)
+    training = step.read(keys.model_key(model.name, "trained"), Training)
+    training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
+    search = step.read(keys.model_key(model.name, "candidates"), SearchResult)
+    with scratch(step) as folder:
+        write_bundle(
+            folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training, training_set=training_set,
+            candidate_dir=parts.artefacts.path(selection.chosen.digest), training_dir=parts.artefacts.path(training.digest),
+            data_dir=parts.artefacts.path(training_set.digest), commit=find_commit(), spec_hash=fingerprint(model),
+        )  # fmt: skip
+        digest = parts.artefacts.put(folder)
+    bundle = parts.artefacts.path(digest)
+    run_id = str(_mlflow_run(step, model))
+    number = parts.registry.register(model.name, bundle, run_id=run_id, tags={"digest": digest, "candidate": selection.chosen.name})
+    release = Release(model.name, digest[:12], digest, selection.chosen.name, number, selection.chosen.metrics, training_set.digest)
+    parts.audit.append(
+        "release", subject=f"model/{model.name}", actor=f"run/{step.context.run_id}", detail={"digest": digest, "mlflow_version": number}
+    )
+    card = (bundle / "model_card.md").read_text()
+    metadata = {
+        "version": release.version,
+        "digest": digest,
+        "mlflow_version": number,
+        "candidate": release.candidate,
+        "model_card": dg.MetadataValue.md(card),
+        "bundle": dg.MetadataValue.path(str(bundle)),
+    }
+    return Outcome(release, digest, metadata)
+
+
+def _mlflow_run(step: Step, model: ModelSpec) -> object:
+    event = step.context.instance.get_latest_materialization_event(dg.AssetKey(keys.model_key(model.name, "trained")))
+    return event.asset_materialization.metadata["mlflow_run"].value if event and event.asset_materialization else ""
+
+
+def find_commit() -> str:
+    """Return the Git commit of the declarations in force, or the word unversioned."""
+    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else "unversioned"

@@ -1,0 +1,233 @@
+"""Steps from features to measured candidates: training_set, trained, candidates. Torch runs in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
+from platform_assets.errors import TrainingError
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
+from platform_assets.specs.records import (
+    Candidate,
+    Rejection,
+    SearchResult,
+    TablePin,
+    Training,
+    TrainingSet,
+    from_mapping,
+    read_record,
+    to_json,
+)
+
+CODE_VERSION = "1"
+
+
+@contextmanager
+def scratch(step: Step) -> Iterator[Path]:
+    """A folder beside the artefacts (same file system, so that storing it is a rename), gone afterwards."""
+    root = step.parts.settings.home.root / "scratch"
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        yield Path(folder)
+
+
+def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
+    """Join features as of each row's event time, split in time order, pin everything that was read."""
+    from platform_assets.stages.features.schema import feature_schema
+    from platform_assets.stages.features.training_set import build_training_set
+
+    parts = step.parts
+    protected = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
+    views = {view: step.read(keys.features_key(dataset.name, view), TablePin) for view in model.features.views}
+    mark = fingerprint(
+        "training_set",
+        CODE_VERSION,
+        dataset,
+        model.features,
+        model.target,
+        model.split,
+        protected.content_hash,
+        *(pin.content_hash for pin in views.values()),
+    )
+    known = parts.artefacts.recall(mark)
+    if known is None:
+        rows = parts.tables.read(protected)
+        schema = feature_schema(model, dataset, rows)
+        with scratch(step) as folder:
+            note = build_training_set(rows, model=model, dataset=dataset, schema=schema, views=views, store=parts.features, folder=folder)
+            digest = parts.artefacts.put(folder)
+        parts.artefacts.remember(mark, digest, note)
+    else:
+        digest, note = known
+    record = TrainingSet(digest, note["rows"], protected, views, note["first_event"], note["last_event"])
+    metadata = {
+        "rows": dg.MetadataValue.json(record.rows), "first_event": record.first_event, "last_event": record.last_event, "digest": digest,
+        "read": dg.MetadataValue.json({pin.table: pin.version for pin in (protected, *views.values())}), "reused": known is not None,
+    }  # fmt: skip
+    return Outcome(record, digest, metadata)
+
+
+def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
+    """Train the declared network in a process of its own, log it to MLflow, set it beside a tuned baseline."""
+    del dataset
+    parts = step.parts
+    training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
+    mark = fingerprint("trained", CODE_VERSION, model.training, model.target, training_set.digest)
+    known = parts.artefacts.recall(mark)
+    if known is None:
+        data = parts.artefacts.path(training_set.digest)
+        with scratch(step) as folder:
+            spec = {**model.training.model_dump(mode="json"), "kind": model.target.kind, "leading_metric": model.leading_metric}
+            run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
+            result = json.loads((folder / "out" / "result.json").read_text())
+            baseline = _fit_baseline(data, folder / "out", model)
+            digest = parts.artefacts.put(folder / "out")
+        note = {"result": result, "baseline": baseline}
+        parts.artefacts.remember(mark, digest, note)
+    else:
+        digest, note = known
+    result = note["result"]
+    record = Training(
+        digest=digest, training_set=training_set.digest, parameters=result["parameters"], size_bytes=result["size_bytes"], holdout=result["holdout"],
+        calibration=result["calibration"], baseline=note["baseline"], seconds=result["seconds"], warm_start=result.get("warm_start"),
+    )  # fmt: skip
+    folder = parts.artefacts.path(digest)
+    curve = json.loads((folder / "curve.json").read_text())
+    run_id = parts.registry.log_training(
+        model.name, model.training.model_dump(mode="json"), {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
+        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run_id},
+    )  # fmt: skip
+    return Outcome(record, digest, _training_metadata(model, record, folder, reused=known is not None, mlflow_run=run_id))
+
+
+def _fit_baseline(data: Path, out: Path, model: ModelSpec) -> dict[str, float]:
+    from platform_assets.stages.evaluation.baseline import fit_baseline
+
+    del out
+    return fit_baseline(data, kind=model.target.kind)
+
+
+def _training_metadata(model: ModelSpec, record: Training, folder: Path, *, reused: bool, mlflow_run: str) -> dict[str, Any]:
+    from platform_assets.stages.training.pictures import draw_calibration, draw_learning_curve
+
+    lead = model.leading_metric
+    return {
+        f"holdout_{lead}": record.holdout[lead], f"baseline_{lead}": record.baseline[lead], "parameters": record.parameters, "size_bytes": record.size_bytes,
+        "architecture": f"{model.training.architecture} width {model.training.width} depth {model.training.depth}", "seconds": record.seconds,
+        "reused": reused, "mlflow_run": mlflow_run, "learning_curve": picture(draw_learning_curve(folder)), "calibration_plot": picture(draw_calibration(folder)),
+    }  # fmt: skip
+
+
+def run_program(
+    step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, arguments: Sequence[str] = ()
+) -> None:
+    """Run one of our programs through Dagster Pipes, so that its metrics and progress show live in the run."""
+    from dagster._core.pipes.subprocess import PipesSubprocessClient  # the public name loads cloud clients as well
+
+    from resources.settings import child_environment
+
+    spec_file = folder / "spec.json"
+    spec_file.write_text(json.dumps(spec))
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        "--spec",
+        str(spec_file),
+        *(text for flag, path in paths.items() for text in (flag, str(path))),
+        *arguments,
+    ]
+    try:
+        PipesSubprocessClient(env=child_environment(step.parts.settings)).run(context=step.context, command=command)
+    except dg.DagsterExecutionInterruptedError:
+        raise
+    except dg.DagsterError as error:
+        raise TrainingError(f"{module} failed: {error}. Its output stands in this step's stderr.") from error
+
+
+def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
+    """Make the compressed candidates and measure each on the same holdout and this CPU."""
+    del dataset
+    parts = step.parts
+    key = keys.model_key(model.name, "candidates")
+    training = step.read(keys.model_key(model.name, "trained"), Training)
+    mark = fingerprint("candidates", CODE_VERSION, model.compression, model.target, training.digest)
+    known = parts.artefacts.recall(mark)
+    if known is None:
+        work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
+        work.mkdir(parents=True, exist_ok=True)
+        spec = {
+            **model.compression.model_dump(mode="json"),
+            "kind": model.target.kind,
+            "leading_metric": model.leading_metric,
+            "seed": model.training.seed,
+        }
+        paths = {
+            "--training": parts.artefacts.path(training.digest),
+            "--data": parts.artefacts.path(training.training_set),
+            "--out": work / "out",
+        }
+        run_program(step, "platform_assets.stages.compression", spec, work, paths)
+        result = _store_candidates(step, work / "out")
+        parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
+    else:
+        result = from_mapping(SearchResult, known[1])
+    return Outcome(
+        result, fingerprint(result), _candidate_metadata(model, result, reused=known is not None), _candidate_checks(key, model, result)
+    )
+
+
+def _store_candidates(step: Step, out: Path) -> SearchResult:
+    found = []
+    for folder in sorted(path.parent for path in out.glob("*/candidate.json")):
+        value = json.loads((folder / "candidate.json").read_text())
+        found.append(from_mapping(Candidate, {**value, "digest": step.parts.artefacts.put(folder)}))
+    rejected = read_record(tuple[Rejection, ...], (out / "rejections.json").read_bytes())  # type: ignore[type-var]
+    return SearchResult(tuple(found), tuple(rejected))
+
+
+def _candidate_metadata(model: ModelSpec, result: SearchResult, *, reused: bool) -> dict[str, Any]:
+    from platform_assets.stages.compression.pictures import draw_frontier
+
+    lead = model.leading_metric
+    head = f"| candidate | {lead} | size KiB | CPU us/row b1 | b32 | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n"
+    rows = "\n".join(
+        f"| {c.name} | {c.metrics[lead]:.4f} | {c.size_bytes / 1024:.0f} | {c.cpu_us_b1:.0f} | {c.cpu_us_b32:.1f} | {c.latency_ms_p50:.3f} | {c.latency_ms_p99:.3f} |"
+        for c in result.candidates
+    )
+    return {
+        "figures": dg.MetadataValue.md(head + rows), "frontier": picture(draw_frontier(result.candidates, metric=lead)), "reused": reused,
+        "not_made": dg.MetadataValue.json({rejection.name: rejection.why for rejection in result.rejected}),
+    }  # fmt: skip
+
+
+CANDIDATE_CHECKS = ("onnx_agrees_with_torch", "metric_drop_within_tolerance", "p99_within_budget")
+_TOLERATED_DIFFERENCE = 1e-3  # float32 against float32 in another order of summation
+
+
+def _candidate_checks(key: Sequence[str], model: ModelSpec, result: SearchResult) -> list[dg.AssetCheckResult]:
+    lead, spec = model.leading_metric, model.compression
+    teacher = next(candidate for candidate in result.candidates if candidate.name == "teacher")
+    drops = {c.name: c.drop for c in result.candidates}
+    fit = [name for name, drop in drops.items() if drop <= spec.tolerate_drop and name != "teacher"]
+    fast = [c.name for c in result.candidates if c.latency_ms_p99 <= spec.latency_ms_p99]
+    direction = "higher" if HIGHER_IS_BETTER[lead] else "lower"
+    warn = dg.AssetCheckSeverity.WARN
+    return [
+        build_check(key, CANDIDATE_CHECKS[0], passed=teacher.max_difference <= _TOLERATED_DIFFERENCE, max_difference=teacher.max_difference,
+                    sentence=f"The teacher's ONNX graph differs from torch by at most {teacher.max_difference:.2e} (allowed {_TOLERATED_DIFFERENCE:g})."),
+        build_check(key, CANDIDATE_CHECKS[1], passed=bool(fit), severity=warn, drops=dg.MetadataValue.json(drops),
+                    sentence=f"Within {spec.tolerate_drop:g} {lead} ({direction} is better) of the teacher: {', '.join(fit) or 'no compressed candidate'}."),
+        build_check(key, CANDIDATE_CHECKS[2], passed=bool(fast), severity=dg.AssetCheckSeverity.ERROR,
+                    sentence=f"One row's p99 within {spec.latency_ms_p99:g} ms: {', '.join(fast) or 'no candidate'}."),
+    ]  # fmt: skip

@@ -1,0 +1,44 @@
+"""The code location: declarations loaded, parts bound, platform-wide policy applied."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from platform_assets.components.automation import build_automation
+from platform_assets.components.dataset import build_dataset_defs
+from platform_assets.components.model_pipeline import build_model_defs
+from platform_assets.components.tree import load_tree
+from resources.parts import Parts, build_parts
+from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
+
+SHIPPED = CHECKOUT / "platform_assets" / "defs"
+
+
+def build_platform_defs(parts: Parts) -> dg.Definitions:
+    """Build what holds for every model: the parts, the executor, the sensors."""
+    return dg.Definitions(resources={"parts": parts}, executor=dg.in_process_executor, sensors=build_automation(parts))
+
+
+def build_defs(parts: Parts) -> dg.Definitions:
+    """Build the whole location from a catalogue; tests and trees outside the checkout come through here."""
+    catalogue = parts.catalogue
+    datasets = [build_dataset_defs(dataset) for dataset in catalogue.datasets.values()]
+    models = [build_model_defs(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()]
+    return dg.Definitions.merge(*datasets, *models, build_platform_defs(parts))
+
+
+def load_defs(settings: Settings) -> dg.Definitions:
+    """Check every declaration, then load: the shipped tree through Dagster's components, another one from its catalogue."""
+    parts = build_parts(settings, load_tree(settings.defs_root))
+    if settings.defs_root != SHIPPED:
+        return build_defs(parts)
+    return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), build_platform_defs(parts))
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads."""
+    silence_telemetry()
+    return load_defs(read_settings())

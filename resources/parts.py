@@ -1,0 +1,110 @@
+"""All parts of one environment, bound in one function. Nothing is opened, connected or imported until it is used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from platform_assets.errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from platform_assets import ports
+    from platform_assets.specs.catalogue import Catalogue
+    from resources.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The embedded parts of a laptop. Each is made when first asked for."""
+
+    settings: Settings
+    catalogue: Catalogue
+    provided: Mapping[str, str]
+
+    @cached_property
+    def tables(self) -> ports.TableStore:
+        """Delta tables in a folder."""
+        from resources.delta_tables import DeltaTableStore
+
+        return DeltaTableStore(self.settings.home.tables)
+
+    @cached_property
+    def artefacts(self) -> ports.ArtifactStore:
+        """Content-addressed folders."""
+        from resources.artifacts import FolderArtifactStore
+
+        return FolderArtifactStore(self.settings.home.artefacts)
+
+    @cached_property
+    def features(self) -> ports.FeatureStore:
+        """Feast: DuckDB over Delta offline, SQLite online."""
+        from resources.feast_store import FeastFeatureStore
+
+        return FeastFeatureStore(self.settings.home.feast, tables=self.tables)
+
+    @cached_property
+    def registry(self) -> ports.ModelRegistry:
+        """MLflow on SQLite."""
+        from resources.mlflow_registry import MlflowRegistry
+
+        return MlflowRegistry(self.settings.home.mlflow)
+
+    @cached_property
+    def serving(self) -> ports.ServingTarget:
+        """The inference server of this home."""
+        from resources.serving import LocalServing
+
+        return LocalServing(self.settings, self.artefacts)
+
+    @cached_property
+    def clock(self) -> ports.Clock:
+        """Time of the data."""
+        from resources.clock import SqliteClock
+
+        return SqliteClock(self.settings.home.state)
+
+    @cached_property
+    def audit(self) -> ports.AuditLog:
+        """Hash-chained log of who did what."""
+        from resources.audit import SqliteAuditLog
+
+        return SqliteAuditLog(self.settings.home.state)
+
+    @cached_property
+    def ledger(self) -> ports.Ledger:
+        """Seconds of every step."""
+        from resources.ledger import SqliteLedger
+
+        return SqliteLedger(self.settings.home.state)
+
+    @cached_property
+    def notifier(self) -> ports.Notifier:
+        """Log, and a webhook where one is set."""
+        from resources.notifiers import build_notifier
+
+        return build_notifier(self.settings.webhook_url)
+
+    @cached_property
+    def pseudonym_key(self) -> bytes:
+        """Key under which personal values become pseudonyms."""
+        from resources.home import ensure_secret
+
+        return ensure_secret(self.settings.home.keys / "pseudonym.key")
+
+    def source(self, dataset: str) -> ports.Source:
+        """Open a dataset's source."""
+        from resources.sources import open_source
+
+        return open_source(self.catalogue.datasets[dataset], provided=self.provided.get(dataset))
+
+
+def build_parts(settings: Settings, catalogue: Catalogue) -> Parts:
+    """Bind the parts of the environment that FALAJ_ENV names."""
+    from resources.home import read_sources
+
+    if settings.environment != "laptop":
+        raise StateError(f"FALAJ_ENV={settings.environment!r} was asked for; this version has the parts of: laptop. Unset FALAJ_ENV.")
+    return Parts(settings, catalogue, read_sources(settings.home))
