@@ -1,0 +1,91 @@
+"""Who may ask what: EdDSA tokens and loopback peers. Minting is `resources/tokens.py`, the server only ever holds the public key."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from platform_assets.errors import AccessError, ServingError
+
+ISSUER, AUDIENCE, ALGORITHM = "falaj", "falaj-serving", "EdDSA"
+PUBLIC_KEY_FILE = "tokens.pub.pem"
+ADMIN, PREDICT = "admin", "predict"
+_REMEMBERED_TOKENS = 1024
+
+
+class ScopeError(AccessError):
+    """A valid token that does not allow this (HTTP 403)."""
+
+
+def read_public_key(keys_dir: Path | None) -> Ed25519PublicKey | None:
+    """Key that verifies tokens; None where there is none, and then no token is valid."""
+    if keys_dir is None or not (keys_dir / PUBLIC_KEY_FILE).is_file():
+        return None
+    try:
+        key = load_pem_public_key((keys_dir / PUBLIC_KEY_FILE).read_bytes())
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
+        raise ServingError(f"{keys_dir / PUBLIC_KEY_FILE} is not a public key in PEM form: {error}") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise ServingError(f"{keys_dir / PUBLIC_KEY_FILE} holds a {type(key).__name__}; tokens are signed with Ed25519")
+    return key
+
+
+class Gate:
+    """Checks one request's right. A verified token is remembered until it expires: a signature costs more than a prediction."""
+
+    def __init__(self, key: Ed25519PublicKey | None, *, tokens_required: bool) -> None:
+        self._key = key
+        self._tokens_required = tokens_required
+        self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
+
+    def admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> None:
+        """Return where the caller may; AccessError (401) or ScopeError (403) where not.
+
+        Admin always needs a token; anything else may come without one from a loopback peer, unless tokens are mandatory.
+        """
+        if authorization is None:
+            if loopback and not self._tokens_required and ADMIN not in any_of:
+                return
+            raise AccessError(
+                f"this needs a token with scope {' or '.join(any_of)}; send 'Authorization: Bearer TOKEN' (`falaj token` mints one)"
+            )
+        scopes = self._scopes(authorization)
+        if not scopes.intersection(any_of):
+            raise ScopeError(f"the token's scopes are {' '.join(sorted(scopes)) or 'none'}; this needs {' or '.join(any_of)}")
+
+    def _scopes(self, authorization: bytes) -> frozenset[str]:
+        remembered = self._verified.get(authorization)
+        now = time.time()
+        if remembered is not None and now < remembered[0]:
+            return remembered[1]
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
+            raise AccessError("the Authorization header must read 'Bearer TOKEN'")
+        if self._key is None:
+            raise AccessError(
+                "this server has no public key, so no token is valid here; `falaj token` makes the key, then restart the server"
+            )
+        expires, scopes = _verify(token.strip(), self._key)
+        if len(self._verified) >= _REMEMBERED_TOKENS:
+            self._verified.clear()
+        self._verified[authorization] = (expires, scopes)
+        return scopes
+
+
+def _verify(token: bytes, key: Ed25519PublicKey) -> tuple[float, frozenset[str]]:
+    required = ["exp", "iat", "aud", "iss", "scope"]
+    try:
+        claims = jwt.decode(token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options={"require": required})
+    except jwt.InvalidTokenError as error:
+        raise AccessError(f"the token is not valid: {error}; `falaj token` mints a new one") from error
+    except (UnicodeError, ValueError, TypeError, RecursionError) as error:
+        raise AccessError("the token is not valid: it is no JWT; `falaj token` mints one") from error
+    scope = claims["scope"]
+    if not isinstance(scope, str):
+        raise AccessError("the token is not valid: its scope must be text; `falaj token` mints a new one")
+    return float(claims["exp"]), frozenset(scope.split())

@@ -1,0 +1,169 @@
+"""A release as the server holds it: files verified by hash, one warmed session, checked against recorded answers.
+
+Reading requests is columns.py; choosing which bundle answers is traffic.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from platform_assets.errors import RequestError, ServingError
+from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.stages.serving.columns import Encoded, RowReader
+
+MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE, MANIFEST_FILE = "model.onnx", "schema.json", "samples.json", "manifest.json"
+TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
+MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
+VERSION_DIGITS = 12
+
+# What onnxruntime raises has no common base below Exception.
+RUN_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """One loaded release; equal only to itself, so that it can key a batch."""
+
+    model: str
+    digest: str
+    path: Path
+    schema: FeatureSchema
+    reader: RowReader
+    session: Any
+    size_bytes: int
+
+    @property
+    def version(self) -> str:
+        """First twelve digits of the digest, as releases are named."""
+        return self.digest[:VERSION_DIGITS]
+
+    def predict(self, batch: Encoded) -> np.ndarray:
+        """Probabilities float32 [rows, classes]; an answer that is not finite or not of this shape raises ServingError."""
+        parts = [self._run(batch.slice(start, start + MAX_RUN_ROWS)) for start in range(0, batch.rows, MAX_RUN_ROWS)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, batch: Encoded) -> np.ndarray:
+        try:
+            found = self.session.run(["probabilities"], batch.tensors())[0]
+        except RUN_ERRORS as error:
+            raise ServingError(f"{self.model} {self.version} could not answer: {str(error).splitlines()[0]}") from error
+        wanted = (batch.rows, len(self.schema.classes))
+        if found.shape != wanted or not np.isfinite(found).all():
+            raise ServingError(
+                f"{self.model} {self.version} answered with shape {found.shape} or infinite values; right is {wanted}, all finite"
+            )
+        return found
+
+
+def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:
+    """Verify every file, build the session, warm it and hold it against the recorded answers; anything wrong is a ServingError."""
+    files = _verified_files(path, model=model)
+    try:
+        schema = read_record(FeatureSchema, files[SCHEMA_FILE])
+        samples = json.loads(files[SAMPLES_FILE])
+    except ValueError as error:
+        raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: {path}: {error}") from error
+    try:
+        session = ort.InferenceSession(files[MODEL_FILE], sess_options=_options(), providers=["CPUExecutionProvider"])
+    except RUN_ERRORS as error:
+        raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: onnxruntime refuses {path / MODEL_FILE}: {error}") from error
+    reader = RowReader(schema, model=model)
+    bundle = Bundle(model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=len(files[MODEL_FILE]))
+    _check_inputs(bundle)
+    _check_answers(bundle, samples)
+    return bundle
+
+
+def _options() -> Any:
+    # Default threads with spinning cost 14 times the CPU of one thread without, on a small MLP at 10 ms gaps.
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _verified_files(path: Path, *, model: str) -> dict[str, bytes]:
+    """Read what the server needs into memory; the bytes that were hashed are the bytes that are used."""
+    needed = (MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE)
+    try:
+        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+        listed = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+        owner = manifest["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServingError(f"{path} holds no release: {MANIFEST_FILE} cannot be read ({error})") from error
+    if owner != model:
+        raise ServingError(f"{path} is a release of {owner}, {model} was asked for")
+    if missing := [name for name in needed if name not in listed]:
+        raise ServingError(f"{path / MANIFEST_FILE} does not list {', '.join(missing)}; a release needs {', '.join(needed)}")
+    kept = {}
+    for name, expected in listed.items():
+        content = _read_inside(path, name)
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise ServingError(f"{path / name} was altered: its SHA-256 is {found[:12]}..., the manifest says {str(expected)[:12]}...")
+        if name in needed:
+            kept[name] = content
+    return kept
+
+
+def _read_inside(folder: Path, name: str) -> bytes:
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise ServingError(f"{folder / MANIFEST_FILE} names {name!r}, which is outside the release")
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ServingError(f"{file} of the release cannot be read: {error.strerror}") from error
+
+
+def _check_inputs(bundle: Bundle) -> None:
+    wanted = set(bundle.reader.tensor_names)
+    found = {entry.name for entry in bundle.session.get_inputs()}
+    outputs = {entry.name for entry in bundle.session.get_outputs()}
+    if wanted != found or "probabilities" not in outputs:
+        raise ServingError(
+            f"release {bundle.version} of {bundle.model}: the graph has inputs {sorted(found)} and outputs {sorted(outputs)}; "
+            f"its schema asks for inputs {sorted(wanted)} and an output 'probabilities'"
+        )
+
+
+def _check_answers(bundle: Bundle, samples: Any) -> None:
+    """Warm the session row by row and as one batch; both must give the recorded answers."""
+    try:
+        rows, recorded = samples["rows"], np.asarray(samples["probabilities"], dtype=np.float32)
+        batch = bundle.reader.encode(rows)
+    except (RequestError, KeyError, TypeError, ValueError) as error:
+        raise ServingError(f"release {bundle.version} of {bundle.model}: {SAMPLES_FILE} does not fit its schema: {error}") from error
+    if not rows or recorded.shape != (len(rows), len(bundle.schema.classes)):
+        raise ServingError(
+            f"release {bundle.version} of {bundle.model}: {SAMPLES_FILE} has answers of shape {recorded.shape} for {len(rows)} rows and "
+            f"{len(bundle.schema.classes)} classes; it needs at least one row"
+        )
+    singles = np.concatenate([bundle.predict(batch.slice(at, at + 1)) for at in range(min(batch.rows, 16))])
+    worst = max(float(np.abs(bundle.predict(batch) - recorded).max()), float(np.abs(singles - recorded[: len(singles)]).max()))
+    if not worst <= TOLERANCE:
+        raise ServingError(
+            f"release {bundle.version} of {bundle.model} was refused: its answers differ from the recorded ones by {worst:.2g}, "
+            f"at most {TOLERANCE:g} is allowed; nothing was changed"
+        )

@@ -1,0 +1,221 @@
+"""The inference server as others reach it: start and stop it, set its traffic, ask it for predictions. The server itself is in stages."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.specs.records import ArmFigures, from_mapping
+from resources.settings import Home, Settings, child_environment
+from resources.tokens import ensure_signing_key, mint
+
+READY_FILE = "server.json"
+ONLINE_FILE = "online.sqlite"
+_HINT = "start it with `falaj up` or `falaj serve MODEL`"
+_TIMEOUT_SECONDS = 60.0
+_ADMIN_TOKEN = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that announced itself."""
+
+    pid: int
+    url: str
+
+
+def ready_file(home: Home) -> Path:
+    """Where the server announces itself."""
+    return home.run / READY_FILE
+
+
+def find_server(home: Home) -> RunningServer | None:
+    """Server of this home, or None where none runs; an announcement of a killed one does not count."""
+    try:
+        found = json.loads(ready_file(home).read_bytes())
+        server = RunningServer(int(found["pid"]), str(found["url"]))
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    return server if _is_server(server.pid) else None
+
+
+def start_server(
+    settings: Settings, *, die_with_parent: str = "no", port: int | None = None, timeout_seconds: float = 30.0
+) -> RunningServer:
+    """Start the server of this home unless it runs; return once it listens. `die_with_parent` is `yes` or `no`."""
+    home = settings.home
+    if (running := find_server(home)) is not None:
+        return running
+    for folder in (home.run, home.logs, home.serving):
+        folder.mkdir(parents=True, exist_ok=True)
+    ensure_signing_key(home.keys)
+    ready_file(home).unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "platform_assets.stages.serving",
+        "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
+        "--keys", str(home.keys), "--online", str(home.feast / ONLINE_FILE), "--ready-file", str(ready_file(home)),
+        *(["--die-with-parent"] if die_with_parent == "yes" else []),
+    ]  # fmt: skip
+    output = home.logs / "server.log"
+    with output.open("ab") as stream:
+        began_at = stream.tell()
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True, env=child_environment(settings)
+        )
+    until = time.monotonic() + timeout_seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            said = output.read_bytes()[began_at:].decode(errors="replace").strip().splitlines()
+            raise ServingError(f"the inference server ended at once: {said[-1] if said else f'see {output}'}")
+        if (running := find_server(home)) is not None:
+            return running
+        time.sleep(0.02)
+    process.terminate()
+    raise ServingError(f"the inference server did not listen within {timeout_seconds:g} s; see {output}")
+
+
+def stop_server(home: Home, *, timeout_seconds: float = 30.0) -> bool:
+    """End the server after it answered what it accepted; return whether one ran."""
+    running = find_server(home)
+    if running is None:
+        return False
+    os.kill(running.pid, signal.SIGTERM)
+    until = time.monotonic() + timeout_seconds
+    while _is_server(running.pid):
+        if time.monotonic() > until:
+            os.kill(running.pid, signal.SIGKILL)
+        time.sleep(0.02)
+    ready_file(home).unlink(missing_ok=True)
+    return True
+
+
+def _is_server(pid: int) -> bool:
+    """Whether this process is alive and ours: a number may have been given to another program since."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"platform_assets.stages.serving" in command and state != "Z"
+
+
+class PredictClient:
+    """Asks a server over one kept connection. Not for several threads at once: each takes its own."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServingError(f"{url!r} is not the address of an inference server; write for example http://127.0.0.1:8151")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
+        self._url = url
+        self._head = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
+
+    @classmethod
+    def of(cls, home: Home, *, token: str | None = None) -> Self:
+        """Client of this home's server; ServingError where none runs."""
+        running = find_server(home)
+        if running is None:
+            raise ServingError(f"no inference server answers for {home.root}; {_HINT}")
+        return cls(running.url, token=token)
+
+    def predict(self, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Ask for rows of named columns; times may be datetimes. RequestError where the server refuses them, naming the field."""
+        return self.request("POST", f"/v1/models/{model}:predict", {"rows": list(rows)})
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """One JSON request; refusals come as the error of their kind."""
+        data = None if body is None else json.dumps(body, default=_as_json, allow_nan=False).encode()
+        status, answer = self._send(method, path, data)
+        try:
+            value = json.loads(answer)
+        except ValueError as error:
+            raise ServingError(f"{self._url} answered {method} {path} with no JSON (status {status})") from error
+        if status == http.client.OK:
+            return value
+        sentence = value.get("error", f"status {status}") if isinstance(value, dict) else f"status {status}"
+        raise _ERRORS.get(status, ServingError)(sentence)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _send(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+        for attempt in (1, 2):
+            fresh = self._connection.sock is None
+            try:
+                self._connection.request(method, path, body=data, headers=self._head)
+                reply = self._connection.getresponse()
+                return reply.status, reply.read()
+            except (http.client.HTTPException, OSError) as error:
+                self._connection.close()
+                # The server may close a kept connection between two requests; a new one tells whether it is there.
+                lost = isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+                if attempt == 1 and lost and not fresh:
+                    continue
+                raise ServingError(f"no inference server answers at {self._url} ({error}); {_HINT}") from error
+        raise AssertionError  # the second attempt returns or raises
+
+
+_ERRORS: dict[int, type[ServingError]] = {400: RequestError, 401: AccessError, 403: AccessError, 404: RequestError, 413: RequestError}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if hasattr(value, "tolist"):  # numpy scalars and arrays
+        return value.tolist()
+    raise RequestError(f"a {type(value).__name__} cannot be sent to the inference server; use text, numbers, booleans, times or null")
+
+
+class LocalServing:
+    """Serving target on this machine, over the server's admin routes."""
+
+    def __init__(self, home: Home, *, resolve: Callable[[str], Path]) -> None:
+        """`resolve` gives the local folder of a digest (`ArtifactStore.path`)."""
+        self._home = home
+        self._resolve = resolve
+
+    def load(self, model: str, digest: str) -> None:
+        """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
+        self._ask("POST", model, "load", {"digest": digest, "path": str(self._resolve(digest).absolute())})
+
+    def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:
+        """Set who answers; in force when this returns."""
+        self._ask("POST", model, "traffic", {"live": live, "challenger": challenger, "mode": mode, "percent": percent})
+
+    def status(self, model: str) -> dict[str, Any]:
+        """Traffic and figures; `arms` holds ArmFigures by digest."""
+        found = self._ask("GET", model)
+        return {**found, "arms": {digest: from_mapping(ArmFigures, figures) for digest, figures in found["arms"].items()}}
+
+    def arms(self, model: str) -> dict[str, ArmFigures]:
+        """Figures since the last change of traffic, by digest."""
+        return dict(self.status(model)["arms"])
+
+    def rotate_log(self, model: str) -> list[Path]:
+        """Close the current segment of the prediction log; return all closed ones, oldest first."""
+        return [Path(segment) for segment in self._ask("POST", model, "rotate", {})["segments"]]
+
+    def _ask(self, method: str, model: str, verb: str = "", body: Any = None) -> Any:
+        token = mint(self._home.keys, scopes=("admin",), lifetime=_ADMIN_TOKEN, subject="platform")
+        with PredictClient.of(self._home, token=token) as client:
+            return client.request(method, f"/admin/models/{model}" + (f"/{verb}" if verb else ""), body)
