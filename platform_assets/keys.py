@@ -28,6 +28,11 @@ def features_key(dataset: str, view: str) -> list[str]:
     return ["features", dataset, view]
 
 
+def view_name(dataset: str, view: str) -> str:
+    """Name of a feature view in Feast, in the online store and in a feature schema: unique over all datasets."""
+    return f"{dataset}__{view}"
+
+
 def model_key(model: str, state: str) -> list[str]:
     """Asset key of one state of a model."""
     if state not in MODEL_STATES:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from platform_assets.specs.records import ArmFigures, Feature, TablePin
+    from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
 
 
 class Clock(Protocol):
@@ -73,13 +73,19 @@ class ArtifactStore(Protocol):
 
 
 class FeatureStore(Protocol):
-    """Feature views behind Feast: history for training, newest values online."""
+    """Feature views behind Feast: history for training, newest values online. Each view comes with the exact version of its table."""
 
-    def materialise(self, view: str, rows: pa.Table) -> int:
-        """Bring online values up to these rows; return how many entities were written."""
+    def apply(self, views: Sequence[ViewTable]) -> bool:
+        """Register views; False, and nothing is written, where every one stands there as asked."""
 
-    def historical(self, entities: pa.Table, features: Sequence[Feature]) -> pa.Table:
-        """Point-in-time join: per row the newest values not after its event time."""
+    def materialise(self, view: ViewTable) -> int:
+        """Bring online values up to the view's pinned table, newest row an entity; return how many entities were written. The same pin again writes none."""
+
+    def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
+        """Read newest values, in the order asked, by feature name (date: naive UTC datetime, seconds); None where an entity is unknown."""
+
+    def historical(self, entities: pa.Table, features: Sequence[Feature], *, views: Sequence[ViewTable], event_time: str) -> pa.Table:
+        """Point-in-time join: one column a feature, row for row with `entities`: the newest value not after the row's event time, null where none."""
 
 
 class ModelRegistry(Protocol):

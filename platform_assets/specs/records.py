@@ -59,6 +59,21 @@ class TablePin:
 
 
 @dataclass(frozen=True)
+class ViewTable:
+    """A feature view and the exact version of the table that holds its rows.
+
+    The table's columns: `entity` (string), `event_timestamp` (timestamp us) and the features (numeric: double, category: string,
+    date: timestamp us, image: list of float). A value older than `ttl_seconds` at the event is not used; 0 is forever.
+    """
+
+    name: str
+    entity: str
+    kinds: dict[str, FeatureKind]
+    pin: TablePin
+    ttl_seconds: int = 0
+
+
+@dataclass(frozen=True)
 class Ingestion:
     """What one ingestion did."""
 
@@ -80,6 +95,16 @@ class CheckResult:
     sentence: str
     unexpected_count: int = 0
     samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InForce:
+    """The version of a dataset that downstream reads: the newest one that fulfilled its contract."""
+
+    pin: TablePin
+    source_version: int
+    refused: str | None = None
+    quarantined_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,6 +193,14 @@ class Rejection:
 
     name: str
     why: str
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All measured candidates, the teacher among them, and those that could not be made."""
+
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Rejection, ...]
 
 
 @dataclass(frozen=True)
@@ -267,6 +300,30 @@ class WindowReport:
     columns: tuple[ColumnDrift, ...]
     drifted: bool
     evidence: str
+
+
+@dataclass(frozen=True)
+class Performance:
+    """The leading metric of a window, once enough of its labels are known."""
+
+    window: int
+    version: str
+    metric: float
+    expected: float
+    labelled: int
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """All windows so far, and the labelled figures of those whose labels came."""
+
+    windows: tuple[WindowReport, ...]
+    performance: tuple[Performance, ...] = ()
+
+    @property
+    def first_drifted_row(self) -> int | None:
+        """Row of the log at which the first drifted window begins."""
+        return next((window.first_row for window in self.windows if window.drifted), None)
 
 
 @dataclass(frozen=True)

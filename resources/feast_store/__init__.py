@@ -1,0 +1,5 @@
+"""Feast as the feature store: our Delta source, offline store, online store and registry file behind its extension interface.
+
+`store.FeastFeatureStore` is the way in and costs nothing to import; the modules that Feast itself loads (`source`, `offline`, `online`,
+`registry`) import Feast, about 6 CPU seconds, and are named to it by their dotted paths.
+"""

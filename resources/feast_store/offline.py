@@ -1,0 +1,245 @@
+"""Feast's offline store over Delta: point-in-time joins in DuckDB. Feast loads this module by its dotted path.
+
+The join runs on keys and times alone and answers with row numbers; values are then taken by Arrow, so every type comes through unchanged
+and wide columns (images) never enter the join. Every entity row is kept, in order, repeats included: Feast's dask store drops repeats.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.repo_config import FeastConfigBaseModel
+from feast.utils import to_naive_utc
+
+from resources.feast_store.source import DeltaSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pandas as pd
+    from feast.data_source import DataSource
+    from feast.feature_view import FeatureView
+    from feast.infra.registry.base_registry import BaseRegistry
+    from feast.repo_config import RepoConfig
+
+_EVENT = "event_timestamp"
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 all times here are naive UTC
+_STAMP = pa.timestamp("us")
+
+# Ties on the event time go to the newest creation time, then to the later row of the table.
+_NEWEST_FIRST = "ORDER BY created DESC NULLS LAST, row DESC"
+
+
+class DeltaOfflineStoreConfig(FeastConfigBaseModel):
+    """Nothing to set: a source says where and which version it is."""
+
+    type: Literal["resources.feast_store.offline.DeltaOfflineStore"] = "resources.feast_store.offline.DeltaOfflineStore"
+
+
+class DeltaRetrievalJob(RetrievalJob):
+    """A query that runs when its result is asked for."""
+
+    def __init__(self, run: Callable[[], pa.Table], *, full_feature_names: bool = False, metadata: RetrievalMetadata | None = None) -> None:
+        self._run = run
+        self._full_feature_names = full_feature_names
+        self._metadata = metadata
+
+    @property
+    def full_feature_names(self) -> bool:
+        """Whether features are named `view__feature`."""
+        return self._full_feature_names
+
+    @property
+    def on_demand_feature_views(self) -> list[Any]:
+        """No transformation happens at retrieval: features are computed in the lineage graph."""
+        return []
+
+    @property
+    def metadata(self) -> RetrievalMetadata | None:
+        """Features and keys of the request."""
+        return self._metadata
+
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 Feast's signature
+        return self._run()
+
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout=timeout).to_pandas()
+
+
+class DeltaOfflineStore(OfflineStore):
+    """Reads `DeltaSource`s at their pinned versions."""
+
+    @staticmethod
+    def get_historical_features(  # noqa: PLR0917 Feast calls by position
+        config: RepoConfig,  # noqa: ARG004 Feast's signature
+        feature_views: list[FeatureView],
+        feature_refs: list[str],
+        entity_df: pd.DataFrame | pa.Table | None,
+        registry: BaseRegistry,  # noqa: ARG004
+        project: str,  # noqa: ARG004
+        full_feature_names: bool = False,  # noqa: FBT001, FBT002
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Per entity row the newest values not after its event time and not older than the view's ttl.
+
+        `entity_df` is pandas or Arrow. None: one row an entity seen from `start_date` to `end_date`, as of `end_date`; the views then share
+        their keys.
+        """
+        since = to_naive_utc(start_date) if start_date else _EPOCH
+        entities = _entity_rows(feature_views, since=since, until=end_date) if entity_df is None else _as_arrow(entity_df)
+        event_column = _event_column(entities)
+        metadata = RetrievalMetadata(features=feature_refs, keys=[name for name in entities.column_names if name != event_column])
+
+        def run() -> pa.Table:
+            result = entities
+            for view in feature_views:
+                prefix = view.projection.name_to_use()
+                wanted = [ref.split(":", 1)[1] for ref in feature_refs if ref.split(":", 1)[0] == prefix]
+                values = _join(entities, view=view, wanted=wanted, event_column=event_column, since=since if entity_df is None else None)
+                for name in wanted:
+                    result = result.append_column(f"{prefix}__{name}" if full_feature_names else name, values[name])
+            return result
+
+        return DeltaRetrievalJob(run, full_feature_names=full_feature_names, metadata=metadata)
+
+    @staticmethod
+    def pull_latest_from_table_or_query(  # noqa: PLR0917
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime,
+        end_date: datetime,
+    ) -> RetrievalJob:
+        """Newest row an entity, from `start_date` to `end_date`, both included."""
+        everything = DeltaOfflineStore.pull_all_from_table_or_query(
+            config, data_source, join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column, start_date, end_date
+        )
+
+        def run() -> pa.Table:
+            rows = everything.to_arrow()
+            keys = _key_table(rows, join_key_columns, timestamp_field=timestamp_field, created=created_timestamp_column)
+            partition = ", ".join(f"k{number}" for number in range(len(join_key_columns))) or "1"
+            order = f"{_NEWEST_FIRST.replace('ORDER BY', 'ORDER BY stamp DESC,')}"
+            query = f"SELECT row FROM keys QUALIFY row_number() OVER (PARTITION BY {partition} {order}) = 1 ORDER BY row"  # noqa: S608 our own names
+            return rows.take(_query(query, keys=keys)["row"])
+
+        return DeltaRetrievalJob(run)
+
+    @staticmethod
+    def pull_all_from_table_or_query(  # noqa: PLR0917
+        config: RepoConfig,  # noqa: ARG004 Feast's signature
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """All rows from `start_date` to `end_date`, both included; an end left out is open."""
+
+        def run() -> pa.Table:
+            created = [created_timestamp_column] if created_timestamp_column else []
+            rows = _delta(data_source).read([*join_key_columns, *feature_name_columns, timestamp_field, *created])
+            stamps = _stamps(rows[timestamp_field])
+            if start_date is not None:
+                kept = pc.greater_equal(stamps, pa.scalar(to_naive_utc(start_date), _STAMP))
+                rows, stamps = rows.filter(kept), stamps.filter(kept)
+            return rows if end_date is None else rows.filter(pc.less_equal(stamps, pa.scalar(to_naive_utc(end_date), _STAMP)))
+
+        return DeltaRetrievalJob(run)
+
+
+def _delta(source: DataSource | None) -> DeltaSource:
+    if not isinstance(source, DeltaSource):
+        raise TypeError(f"this offline store reads Delta sources; found {type(source).__name__}")
+    return source
+
+
+def _as_arrow(entity_df: pd.DataFrame | pa.Table) -> pa.Table:
+    if isinstance(entity_df, str):
+        raise TypeError("entity rows as an SQL query were asked for; this offline store takes a pandas or Arrow table")
+    return entity_df if isinstance(entity_df, pa.Table) else pa.Table.from_pandas(entity_df, preserve_index=False)
+
+
+def _event_column(entities: pa.Table) -> str:
+    if _EVENT in entities.column_names:
+        return _EVENT
+    stamps = [field.name for field in entities.schema if pa.types.is_timestamp(field.type)]
+    if len(stamps) != 1:
+        raise ValueError(f"entity rows need a column {_EVENT!r}, or exactly one timestamp column; found {stamps or 'none'}")
+    return stamps[0]
+
+
+def _join_keys(view: FeatureView) -> dict[str, str]:
+    """Column of the view's table to the entity rows' column."""
+    renamed = view.projection.join_key_map
+    return {column.name: renamed.get(column.name, column.name) for column in view.entity_columns}
+
+
+def _join(entities: pa.Table, *, view: FeatureView, wanted: Sequence[str], event_column: str, since: datetime | None) -> pa.Table:
+    source = _delta(view.batch_source)
+    keys = _join_keys(view)
+    missing = [name for name in keys.values() if name not in entities.column_names]
+    if missing:
+        raise ValueError(f"view {view.name} is joined by {', '.join(missing)}, which the entity rows do not have")
+    created = source.created_timestamp_column or None
+    rows = source.read([*keys, *wanted, source.timestamp_field, *([created] if created else [])])
+    if since is not None:
+        rows = rows.filter(pc.greater_equal(_stamps(rows[source.timestamp_field]), pa.scalar(since, _STAMP)))
+    left = _key_table(entities, list(keys.values()), timestamp_field=event_column)
+    right = _key_table(rows, list(keys), timestamp_field=source.timestamp_field, created=created)
+    names = [f"k{number}" for number in range(len(keys))]
+    partition = ", ".join([*names, "stamp"])
+    on = " AND ".join([*(f"l.{name} = r.{name}" for name in names), "l.stamp >= r.stamp"])
+    ttl = int((view.ttl or timedelta()) / timedelta(microseconds=1))
+    fresh = f"CASE WHEN epoch_us(l.stamp) - epoch_us(r.stamp) <= {ttl} THEN r.row END" if ttl else "r.row"
+    # Every name and number in this text is ours; no value of the data enters it.
+    query = f"""
+        WITH r AS (SELECT * FROM feature_rows QUALIFY row_number() OVER (PARTITION BY {partition} {_NEWEST_FIRST}) = 1)
+        SELECT {fresh} AS row FROM entity_rows l ASOF LEFT JOIN r ON {on} ORDER BY l.row
+    """  # noqa: S608
+    return rows.select(list(wanted)).take(_query(query, entity_rows=left, feature_rows=right)["row"])
+
+
+def _entity_rows(views: Sequence[FeatureView], *, since: datetime, until: datetime | None) -> pa.Table:
+    keys = {tuple(_join_keys(view)) for view in views}
+    if len(keys) != 1 or until is None:
+        raise ValueError("without entity rows, the views must share their keys and an end date is needed; give entity rows instead")
+    columns, end = list(keys.pop()), pa.scalar(to_naive_utc(until), _STAMP)
+    seen = []
+    for view in views:
+        source = _delta(view.batch_source)
+        rows = source.read([*columns, source.timestamp_field])
+        stamps = _stamps(rows[source.timestamp_field])
+        inside = pc.and_(pc.greater_equal(stamps, pa.scalar(since, _STAMP)), pc.less_equal(stamps, end))
+        seen.append(rows.filter(inside).select(columns))
+    distinct = pa.concat_tables(seen).group_by(columns).aggregate([]).sort_by([(column, "ascending") for column in columns])
+    return distinct.append_column(_EVENT, pa.repeat(end, distinct.num_rows))
+
+
+def _key_table(rows: pa.Table, keys: Sequence[str], *, timestamp_field: str, created: str | None = None) -> pa.Table:
+    """Row numbers, keys as text, times as naive UTC microseconds: all that a join looks at."""
+    text = {f"k{number}": rows[key].cast(pa.string()) for number, key in enumerate(keys)}
+    stamps = _stamps(rows[created]) if created else pa.nulls(rows.num_rows, _STAMP)
+    return pa.table({"row": pa.array(range(rows.num_rows), pa.int64()), **text, "stamp": _stamps(rows[timestamp_field]), "created": stamps})
+
+
+def _stamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(_STAMP)  # a zone is dropped, the UTC instant stays
+
+
+def _query(query: str, **tables: pa.Table) -> pa.Table:
+    with duckdb.connect() as connection:
+        for name, table in tables.items():
+            connection.register(name, table)
+        return connection.sql(query).to_arrow_table()
