@@ -1,0 +1,189 @@
+"""The `TableStore` port over Delta Lake: one Delta table a name, below one folder or object store URL.
+
+Every row carries `_row_hash`, so that a merge knows what changed and a version's content hash is read from one narrow column.
+Writers are not locked out of each other: a commit that another one overtook is refused by Delta's log, and the work is done again on the
+newer version.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from platform_assets.errors import DataError
+from platform_assets.specs.records import TablePin
+from platform_assets.stages.datasets.fingerprints import content_hash, first_of_each, last_of_each, row_hashes
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+    from deltalake.table import TableMerger
+
+T = TypeVar("T")
+HASH_COLUMN = "_row_hash"
+TRIES = 20
+
+
+class DeltaTableStore:
+    """Tables under `root`, a folder or a URL that Delta Lake opens (s3://, az://, ...)."""
+
+    def __init__(self, root: Path | str) -> None:
+        self._root = str(root).rstrip("/")
+        self._pins: dict[tuple[object, int], TablePin] = {}
+
+    def location(self, table: str) -> str:
+        """Return the path or URL under which delta readers open the table."""
+        return f"{self._root}/{table}"
+
+    def merge(self, table: str, rows: pa.Table, *, key: str) -> tuple[int, int]:
+        """Insert new keys, replace changed rows, in one commit; the last of several rows of one key counts. Return (new, changed)."""
+        hashed = _with_hashes(last_of_each(rows, key=key))
+        return self._retry(table, lambda: self._merge_once(table, hashed, key=key))
+
+    def append(self, table: str, rows: pa.Table, *, key: str) -> int:
+        """Append rows whose key is not there yet, in one commit; the first of several rows of one key counts. Return how many."""
+        hashed = _with_hashes(first_of_each(rows, key=key))
+        return self._retry(table, lambda: self._append_once(table, hashed, key=key))
+
+    def replace(self, table: str, rows: pa.Table) -> TablePin:
+        """Make these rows the table's next version; equal content makes no commit."""
+        hashed = _with_hashes(rows)
+        return self._retry(table, lambda: self._replace_once(table, hashed))
+
+    def read(self, pin: TablePin, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read exactly this version; DataError where it is not there (any more)."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError
+
+        try:
+            delta = DeltaTable(self.location(pin.table), version=pin.version)
+        except DeltaError as error:
+            raise DataError(
+                f"version {pin.version} of table {pin.table} is not at {self.location(pin.table)}; make it again, or restore it"
+            ) from error
+        present = [field.name for field in delta.schema().fields if field.name != HASH_COLUMN]
+        absent = [name for name in columns or () if name not in present]
+        if absent:
+            raise DataError(f"version {pin.version} of table {pin.table} lacks {', '.join(absent)}; it has {', '.join(present)}")
+        return _plain(delta.to_pyarrow_table(columns=present if columns is None else list(columns)))
+
+    def pin(self, table: str) -> TablePin | None:
+        """Return the newest version, or None where the table does not exist."""
+        delta = self._open(table)
+        return None if delta is None else self._pin_of(table, delta)
+
+    def _merge_once(self, table: str, hashed: pa.Table, *, key: str) -> tuple[int, int]:
+        delta = self._open(table)
+        if delta is None:
+            self._create(table, hashed)
+            return hashed.num_rows, 0
+        there = delta.to_pyarrow_table(columns=[key, HASH_COLUMN])
+        place = pc.index_in(hashed[key], value_set=there[key])
+        is_new = pc.is_null(place)
+        old = pc.take(there[HASH_COLUMN], place)
+        is_changed = pc.fill_null(pc.not_equal(old, hashed[HASH_COLUMN]), False)
+        todo = hashed.filter(pc.or_(is_new, is_changed))
+        if todo.num_rows:
+            _merger(delta, todo, table=table, key=key).when_matched_update_all().when_not_matched_insert_all().execute()
+        return pc.sum(is_new).as_py() or 0, pc.sum(is_changed).as_py() or 0
+
+    def _append_once(self, table: str, hashed: pa.Table, *, key: str) -> int:
+        delta = self._open(table)
+        if delta is None:
+            self._create(table, hashed)
+            return hashed.num_rows
+        there = delta.to_pyarrow_table(columns=[key])
+        fresh = hashed.filter(pc.invert(pc.is_in(hashed[key], value_set=there[key])))
+        if fresh.num_rows:
+            # A merge, not a plain append: Delta lets plain appends pass each other, and one key would stand there twice.
+            _merger(delta, fresh, table=table, key=key).when_not_matched_insert_all().execute()
+        return fresh.num_rows
+
+    def _replace_once(self, table: str, hashed: pa.Table) -> TablePin:
+        from deltalake import write_deltalake
+
+        delta = self._open(table)
+        if delta is None:
+            return self._pin_of(table, self._create(table, hashed))
+        pin = self._pin_of(table, delta)
+        same_columns = [field.name for field in delta.schema().fields] == hashed.column_names
+        if same_columns and pin.content_hash == content_hash(hashed[HASH_COLUMN]):
+            return pin
+        write_deltalake(delta, hashed, mode="overwrite", schema_mode="overwrite")
+        return self._pin_of(table, delta)
+
+    def _create(self, table: str, hashed: pa.Table) -> DeltaTable:
+        from deltalake import DeltaTable, write_deltalake
+
+        write_deltalake(self.location(table), hashed, mode="error")
+        return DeltaTable(self.location(table), version=0)
+
+    def _open(self, table: str) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            return DeltaTable(self.location(table))
+        except TableNotFoundError:
+            return None
+
+    def _pin_of(self, table: str, delta: DeltaTable) -> TablePin:
+        place = (delta.metadata().id, delta.version())  # the id, because a table may be removed and made again
+        if place not in self._pins:
+            hashes = delta.to_pyarrow_table(columns=[HASH_COLUMN])[HASH_COLUMN]
+            self._pins[place] = TablePin(table=table, version=delta.version(), rows=len(hashes), content_hash=content_hash(hashes))
+        return self._pins[place]
+
+    def _retry(self, table: str, work: Callable[[], T]) -> T:
+        """Do the work again on the newer version where another writer's commit came first."""
+        from deltalake.exceptions import CommitFailedError, DeltaError
+
+        for attempt in range(TRIES):
+            try:
+                return work()
+            except CommitFailedError:
+                pass
+            except DeltaError as error:
+                if "already exists" not in str(error):  # two writers made the first version; Delta has no type for it
+                    raise
+            time.sleep(random.uniform(0, 0.05 * (attempt + 1)))  # noqa: S311  only to let writers pass each other
+        raise DataError(
+            f"table {table} at {self.location(table)} was changed by others {TRIES} times in a row; let fewer writers work on it at once"
+        )
+
+
+def _merger(delta: DeltaTable, rows: pa.Table, *, table: str, key: str) -> TableMerger:
+    _check_types(delta, rows, table=table)
+    return delta.merge(rows, predicate=f't."{key}" = s."{key}"', source_alias="s", target_alias="t", merge_schema=True)
+
+
+def _check_types(delta: DeltaTable, rows: pa.Table, *, table: str) -> None:
+    stored = {field.name: field for field in delta.to_pyarrow_dataset().schema}
+    for field in rows.schema:
+        there = stored.get(field.name)
+        if there is not None and not _same_type(there.type, field.type):
+            raise DataError(
+                f"table {table}: column {field.name} is stored as {there.type} and arrives as {field.type}; "
+                "declare it as it was, or give the column a new name"
+            )
+
+
+def _same_type(one: pa.DataType, other: pa.DataType) -> bool:
+    if pa.types.is_list(one) and pa.types.is_list(other):  # the name of a list's inner field does not survive Delta
+        return one.value_type == other.value_type
+    return one == other
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    """Give list columns back under Arrow's own inner name, so that what was written equals what is read."""
+    fields = [pa.field(field.name, pa.list_(field.type.value_type)) if pa.types.is_list(field.type) else field for field in rows.schema]
+    return rows.cast(pa.schema(fields))
+
+
+def _with_hashes(rows: pa.Table) -> pa.Table:
+    return rows.append_column(HASH_COLUMN, row_hashes(rows))

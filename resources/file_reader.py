@@ -1,0 +1,121 @@
+"""Rows of files: CSV, Parquet or Delta; one file, a folder, or an object store URL (anything fsspec opens)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import pyarrow as pa
+
+from platform_assets.errors import SourceError
+
+CHUNK_ROWS = 50_000
+CSV_BLOCK_BYTES = 16 * 2**20
+_ENDINGS = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".pq": "parquet"}
+_WAYS = "a .csv, .csv.gz or .parquet file, a folder of them, or a Delta table"
+
+
+def read_files(path: str, *, format_: str | None, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield the rows of a path or URL in chunks, files of a folder in order of their names; only `columns`, where they are there.
+
+    CSV values are yielded as text, for the declared types to read. Raises SourceError.
+    """
+    import fsspec
+
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        if not fs.exists(root):
+            raise SourceError(f"source {path} does not exist; give {_WAYS}")
+        format_ = format_ or _told_format(fs, root, path)
+        if format_ == "delta":
+            yield from _read_delta(path, columns)
+            return
+        for file in _files(fs, root, path, format_):
+            yield from (_read_csv if format_ == "csv" else _read_parquet)(fs, file, columns)
+    except (OSError, ValueError, ImportError) as error:  # fsspec's own: unknown protocol, absent driver, refused connection
+        raise SourceError(f"source {path} cannot be read ({str(error).splitlines()[0]}); give {_WAYS}") from error
+
+
+def _told_format(fs: Any, root: str, path: str) -> str:
+    if not fs.isdir(root):
+        return _format_of(root) or _refuse_format(path)
+    if fs.exists(f"{root.rstrip('/')}/_delta_log"):
+        return "delta"
+    formats = {_format_of(file) for file in _visible(fs, root)} - {None}
+    if len(formats) > 1:
+        raise SourceError(f"source {path} is a folder of both csv and parquet files; say which with `format`, or separate them")
+    return (formats.pop() if formats else None) or _refuse_format(path)
+
+
+def _refuse_format(path: str) -> NoReturn:
+    raise SourceError(f"the format of source {path} is not told by its ending; give {_WAYS}, or say `format: csv` or `format: parquet`")
+
+
+def _format_of(file: str) -> str | None:
+    return next((format_ for ending, format_ in _ENDINGS.items() if file.lower().endswith(ending)), None)
+
+
+def _visible(fs: Any, root: str) -> list[str]:
+    return sorted(file for file in fs.find(root) if not file.rsplit("/", 1)[-1].startswith((".", "_")))
+
+
+def _files(fs: Any, root: str, path: str, format_: str) -> list[str]:
+    if not fs.isdir(root):
+        return [root]
+    files = [file for file in _visible(fs, root) if _format_of(file) in (format_, None)]
+    if not files:
+        raise SourceError(f"folder {path} holds no {format_} file; give {_WAYS}")
+    return files
+
+
+def _read_parquet(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    import pyarrow.parquet as pq
+
+    with fs.open(file, "rb") as handle:
+        try:
+            reader = pq.ParquetFile(handle)
+        except pa.ArrowException as error:
+            raise SourceError(
+                f"{file} is not a Parquet file that can be read ({str(error).splitlines()[0]}); write it again, or give {_WAYS}"
+            ) from error
+        wanted = [name for name in columns if name in reader.schema_arrow.names]
+        if not wanted:
+            raise SourceError(
+                f"{file} has none of the declared columns ({', '.join(columns)}); it has {', '.join(reader.schema_arrow.names)}"
+            )
+        for batch in reader.iter_batches(batch_size=CHUNK_ROWS, columns=wanted):
+            yield pa.Table.from_batches([batch])
+
+
+def _read_csv(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    from pyarrow import csv
+
+    with fs.open(file, "rb", compression="infer") as handle:
+        header = handle.readline().decode("utf-8-sig", errors="replace").strip()
+    if not header:
+        raise SourceError(f"{file} is empty; a CSV file needs a first line with the names of its columns")
+    with fs.open(file, "rb", compression="infer") as handle:
+        try:
+            # Everything as text: the declared types read it, and an odd value is then named together with its column.
+            convert = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
+            reader = csv.open_csv(handle, read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES), convert_options=convert)
+            for batch in reader:
+                rows = pa.Table.from_batches([batch])
+                yield rows.select([name for name in columns if name in rows.column_names] or rows.column_names)
+        except pa.ArrowException as error:
+            raise SourceError(
+                f"{file} is not a CSV file that can be read ({str(error).splitlines()[0]}); the separator is a comma"
+            ) from error
+
+
+def _read_delta(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        dataset = DeltaTable(path).to_pyarrow_dataset()
+        wanted = [name for name in columns if name in dataset.schema.names]
+        for batch in dataset.to_batches(columns=wanted or None, batch_size=CHUNK_ROWS):
+            yield pa.Table.from_batches([batch])
+    except DeltaError as error:
+        raise SourceError(f"source {path} is not a Delta table that can be read ({str(error).splitlines()[0]})") from error
