@@ -29,16 +29,20 @@ def build_defs(parts: Parts) -> dg.Definitions:
     return dg.Definitions.merge(*datasets, *models, build_platform_defs(parts))
 
 
-def load_defs(settings: Settings) -> dg.Definitions:
-    """Check every declaration, then load: the shipped tree through Dagster's components, another one from its catalogue."""
-    parts = build_parts(settings, load_tree(settings.defs_root))
-    if settings.defs_root != SHIPPED:
+def load_defs(parts: Parts) -> dg.Definitions:
+    """Load the location: the shipped tree through Dagster's components, another one from its catalogue."""
+    if parts.settings.defs_root != SHIPPED:
         return build_defs(parts)
     return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), build_platform_defs(parts))
+
+
+def bind_parts(settings: Settings) -> Parts:
+    """Check every declaration of every file, then bind this environment's parts."""
+    return build_parts(settings, load_tree(settings.defs_root))
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """What Dagster loads."""
     silence_telemetry()
-    return load_defs(read_settings())
+    return load_defs(bind_parts(read_settings()))

@@ -10,9 +10,11 @@ from platform_assets.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from platform_assets import ports
     from platform_assets.specs.catalogue import Catalogue
+    from platform_assets.specs.dataset import DatasetSpec
     from resources.settings import Settings
 
 
@@ -93,6 +95,13 @@ class Parts:
         from resources.home import ensure_secret
 
         return ensure_secret(self.settings.home.keys / "pseudonym.key")
+
+    def start_clock(self, dataset: DatasetSpec) -> datetime:
+        """Put a stream's clock at the end of its history, unless it is further already; return what time it is."""
+        from resources.sources import stream_start
+
+        start = stream_start(dataset, self.source(dataset.name))
+        return self.clock.advance(dataset.name, start) if start is not None else self.clock.now(dataset.name)
 
     def source(self, dataset: str) -> ports.Source:
         """Open a dataset's source."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from platform_assets.errors import StateError
+
+_MAX_PORT = 65535
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Set before any library is imported: nothing may call home, on any path that starts this platform.
@@ -96,6 +99,17 @@ class Settings:
     webhook_url: str | None
     serve_port: int
     web_port: int
+    home_is_chosen: bool = False
+
+    def with_suffix(self, suffix: str) -> Settings:
+        """Return the same settings with the home beside this one, named after what it is for."""
+        return replace(self, home=Home(self.home.root.with_name(f"{self.home.root.name}-{suffix}")))
+
+
+def apply_to_this_process(settings: Settings) -> None:
+    """Let libraries that read the environment themselves (Dagster's instance, child processes) see the same home."""
+    silence_telemetry()
+    os.environ.update({"FALAJ_HOME": str(settings.home.root), "DAGSTER_HOME": str(settings.home.instance)})
 
 
 def read_settings() -> Settings:
@@ -106,9 +120,17 @@ def read_settings() -> Settings:
         environment=os.environ.get("FALAJ_ENV", "laptop"),
         defs_root=Path(os.environ.get("FALAJ_DEFS") or CHECKOUT / "platform_assets" / "defs").absolute(),
         webhook_url=os.environ.get("FALAJ_WEBHOOK_URL") or None,
-        serve_port=int(os.environ.get("FALAJ_SERVE_PORT", "8151")),
-        web_port=int(os.environ.get("FALAJ_WEB_PORT", "3000")),
+        serve_port=_read_port("FALAJ_SERVE_PORT", 8151),
+        web_port=_read_port("FALAJ_WEB_PORT", 3000),
+        home_is_chosen=bool(os.environ.get("FALAJ_HOME")),
     )
+
+
+def _read_port(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or not 0 <= int(text) <= _MAX_PORT:
+        raise StateError(f"{name}={text!r} is no port; set it to a number from 0 to {_MAX_PORT}, or unset it.")
+    return int(text)
 
 
 def silence_telemetry() -> None:

@@ -74,7 +74,7 @@ def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     from platform_assets.stages.datasets.pictures import target_over_time
 
     parts, source = step.parts, step.parts.source(dataset.name)
-    until = parts.start_clock(dataset.name) if dataset.history else None
+    until = parts.start_clock(dataset) if dataset.history else None
     result: Ingestion = ingest(dataset, source=source, store=parts.tables, until=until)
     metadata: dict[str, object] = {
         "dagster/row_count": result.pin.rows, "bytes": result.size_bytes, "delta_version": result.pin.version,
@@ -152,13 +152,15 @@ def protect_rows(dataset: DatasetSpec, step: Step) -> Outcome:
 
 def build_view(dataset: DatasetSpec, view: str, step: Step) -> Outcome:
     """Compute one feature view, keep its history in Delta, bring its newest values online."""
-    from platform_assets.stages.features.views import compute_view
+    from platform_assets.stages.features.schema import describe_view
+    from platform_assets.stages.features.views import view_rows
 
     parts = step.parts
-    key = keys.features_key(dataset.name, view)
-    pin = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
-    rows = compute_view(parts.tables.read(pin), dataset=dataset, view=view)
-    made = parts.tables.replace(keys.table_name(key), rows)
-    written = parts.features.materialise(dataset, view, made)
-    metadata = {"dagster/row_count": made.rows, "delta_version": made.version, "online_entities_written": written}
-    return Outcome(made, made.content_hash, metadata)
+    table = keys.table_name(keys.features_key(dataset.name, view))
+    protected = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
+    pin = parts.tables.replace(table, view_rows(parts.tables.read(protected), dataset=dataset, view=view))
+    described = describe_view(dataset, view, pin=pin)
+    parts.features.apply([described])
+    written = parts.features.materialise(described)
+    metadata = {"dagster/row_count": pin.rows, "delta_version": pin.version, "online_entities_written": written, "feast_view": described.name}
+    return Outcome(pin, pin.content_hash, metadata)

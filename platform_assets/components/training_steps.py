@@ -43,29 +43,20 @@ def scratch(step: Step) -> Iterator[Path]:
 
 def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Join features as of each row's event time, split in time order, pin everything that was read."""
-    from platform_assets.stages.features.schema import feature_schema
     from platform_assets.stages.features.training_set import build_training_set
 
     parts = step.parts
     protected = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
     views = {view: step.read(keys.features_key(dataset.name, view), TablePin) for view in model.features.views}
-    mark = fingerprint(
-        "training_set",
-        CODE_VERSION,
-        dataset,
-        model.features,
-        model.target,
-        model.split,
-        protected.content_hash,
-        *(pin.content_hash for pin in views.values()),
-    )
+    pins = [protected.content_hash, *(pin.content_hash for pin in views.values())]
+    mark = fingerprint("training_set", CODE_VERSION, dataset, model.features, model.target, model.split, *pins)
     known = parts.artefacts.recall(mark)
     if known is None:
         rows = parts.tables.read(protected)
-        schema = feature_schema(model, dataset, rows)
         with scratch(step) as folder:
-            note = build_training_set(rows, model=model, dataset=dataset, schema=schema, views=views, store=parts.features, folder=folder)
+            built = build_training_set(rows, model=model, dataset=dataset, store=parts.features, pins=views, folder=folder)
             digest = parts.artefacts.put(folder)
+        note = {"rows": built.rows, "first_event": built.first_event, "last_event": built.last_event}
         parts.artefacts.remember(mark, digest, note)
     else:
         digest, note = known

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
 _SPAN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\s*$")
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))  # minute, hour, day, month, weekday
@@ -42,7 +42,8 @@ def _check_cron(text: str) -> str:
 
 def _is_cron_field(field: str, low: int, high: int) -> bool:
     return all(
-        re.fullmatch(r"(\*|\d+(-\d+)?)(/[1-9]\d*)?", part) and all(low <= int(number) <= high for number in re.findall(r"\d+", part.split("/")[0]))
+        re.fullmatch(r"(\*|\d+(-\d+)?)(/[1-9]\d*)?", part)
+        and all(low <= int(number) <= high for number in re.findall(r"\d+", part.split("/")[0]))
         for part in field.split(",")
     )
 
@@ -54,16 +55,6 @@ ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0
 
 
 class Spec(BaseModel):
-    """Base of every shape: frozen, unknown keys refused, no template expressions."""
+    """Base of every shape: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_templates(cls, data: Any) -> Any:
-        # Dagster's loader would leave "{{ env.X }}" unexpanded here: a declaration must not look as if it hid an environment.
-        if isinstance(data, dict):
-            for field, value in data.items():
-                if isinstance(value, str) and "{{" in value:
-                    raise ValueError(f"{field}: template expressions are not expanded in declarations; write the value itself, found {value!r}")
-        return data

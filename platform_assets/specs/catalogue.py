@@ -5,6 +5,7 @@ This pass comes before Dagster's own loader, which stops at the first bad file: 
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -88,8 +89,9 @@ def load_catalogue(root: Path) -> Catalogue:
         if spec is not None:
             found.append((name, spec))
     catalogue = _collect(found, faults.append)
-    for check in (_check_datasets, _check_models):
-        faults.extend(check(catalogue))
+    for file, spec in found:
+        check = _check_dataset(_extend(spec, catalogue.datasets), catalogue) if isinstance(spec, DatasetSpec) else _check_model(spec, catalogue)
+        faults.extend(Fault(file, fault.field, fault.message) for fault in check)
     if faults:
         raise SpecError(sorted(faults, key=lambda fault: (fault.file, fault.field)))
     return catalogue
@@ -115,11 +117,39 @@ def _read_file(path: Path, name: str, report: Callable[[Fault], None]) -> Datase
     if spec is None:
         report(Fault(name, "type", f"found {document.get('type')!r}; valid: {_choices(_SPECS)}"))
         return None
+    attributes = document.get("attributes")
+    for fault in _templates_in(name, attributes, ()):
+        report(fault)
     try:
-        return spec.model_validate(document.get("attributes"))  # type: ignore[return-value]
+        return spec.model_validate(attributes)  # type: ignore[return-value]
     except ValidationError as error:
         for fault in _faults_of(name, spec, error):
             report(fault)
+        return _salvage(spec, attributes, error)  # type: ignore[return-value]
+
+
+def _templates_in(file: str, value: Any, loc: tuple[str, ...]) -> Iterator[Fault]:
+    """Dagster's loader would leave `{{ env.X }}` unexpanded: a declaration must not look as if it hid an environment."""
+    if isinstance(value, str) and "{{" in value:
+        yield Fault(file, ".".join(loc), f"template expressions are not expanded in declarations; write the value itself, found {value!r:.80}")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _templates_in(file, item, (*loc, str(key)))
+
+
+def _salvage(spec: type[BaseModel], attributes: Any, error: ValidationError) -> BaseModel | None:
+    """Leave out the fields at fault, so that rules across files can still be held against the rest; None where that is not enough."""
+    rest = copy.deepcopy(attributes)
+    for item in error.errors(include_url=False):
+        holder, loc = rest, list(item["loc"])
+        for part in loc[:-1]:
+            inner = holder.get(part) if isinstance(holder, dict) else None
+            holder = holder if inner is None else inner  # a union's tag stands in loc, but not in the file
+        if loc and isinstance(holder, dict):
+            holder.pop(loc[-1], None)
+    try:
+        return spec.model_validate(rest)
+    except ValidationError:
         return None
 
 
@@ -194,20 +224,17 @@ def _extend(spec: DatasetSpec, datasets: Mapping[str, DatasetSpec]) -> DatasetSp
     return spec.model_copy(update={**taken, "columns": {**base.columns, **spec.columns}, "views": {**base.views, **spec.views}})
 
 
-def _check_datasets(catalogue: Catalogue) -> Iterator[Fault]:
-    for name, dataset in catalogue.datasets.items():
-        file = catalogue.files[f"dataset/{name}"]
-        for field in ("extends", "stands_in_for"):
-            other = getattr(dataset, field)
-            if other is not None and other not in catalogue.datasets:
-                yield Fault(file, field, f"no dataset {other!r}; declared: {_choices(catalogue.datasets)}")
-        if dataset.extends and (catalogue.datasets.get(dataset.extends) or dataset).extends:
-            yield Fault(file, "extends", f"{dataset.extends!r} extends another dataset itself; one level is allowed")
-        if not dataset.columns:
-            yield Fault(file, "columns", "no column is declared; list every column to be ingested")
-            continue
-        for fault in _check_columns(dataset):
-            yield Fault(file, fault.field, fault.message)
+def _check_dataset(dataset: DatasetSpec, catalogue: Catalogue) -> Iterator[Fault]:
+    for field in ("extends", "stands_in_for"):
+        other = getattr(dataset, field)
+        if other is not None and other not in catalogue.datasets:
+            yield Fault("", field, f"no dataset {other!r}; declared: {_choices(catalogue.datasets)}")
+    if dataset.extends and (catalogue.datasets.get(dataset.extends) or dataset).extends:
+        yield Fault("", "extends", f"{dataset.extends!r} extends another dataset itself; one level is allowed")
+    if dataset.columns:
+        yield from _check_columns(dataset)
+    else:
+        yield Fault("", "columns", "no column is declared; list every column to be ingested")
 
 
 def _check_columns(dataset: DatasetSpec) -> Iterator[Fault]:
@@ -249,15 +276,13 @@ def view_features(dataset: DatasetSpec, view_name: str) -> tuple[str, ...]:
     return tuple(view.columns) if isinstance(view, ColumnsView) else tuple(view.aggregates)
 
 
-def _check_models(catalogue: Catalogue) -> Iterator[Fault]:
-    for name, model in catalogue.models.items():
-        file = catalogue.files[f"model/{name}"]
-        dataset = catalogue.datasets.get(model.dataset)
-        if dataset is None:
-            yield Fault(file, "dataset", f"no dataset {model.dataset!r}; declared: {_choices(catalogue.datasets)}")
-            continue
-        for fault in (*_check_features(model, dataset), *_check_promises(model, dataset)):
-            yield Fault(file, fault.field, fault.message)
+def _check_model(model: ModelSpec, catalogue: Catalogue) -> Iterator[Fault]:
+    dataset = catalogue.datasets.get(model.dataset)
+    if dataset is None:
+        yield Fault("", "dataset", f"no dataset {model.dataset!r}; declared: {_choices(catalogue.datasets)}")
+        return
+    yield from _check_features(model, dataset)
+    yield from _check_promises(model, dataset)
 
 
 def _check_features(model: ModelSpec, dataset: DatasetSpec) -> Iterator[Fault]:
@@ -295,3 +320,17 @@ def _check_promises(model: ModelSpec, dataset: DatasetSpec) -> Iterator[Fault]:
     if model.governance.residency != dataset.residency:
         message = f"{model.governance.residency} is not where dataset {dataset.name!r} may be ({dataset.residency})"
         yield Fault("", "governance.residency", message)
+
+
+def declaration_schema(type_name: str) -> dict[str, Any]:
+    """Return the JSON schema of a whole defs.yaml of this type, for editors."""
+    attributes = _SPECS[type_name].model_json_schema()
+    definitions = attributes.pop("$defs", {})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "required": ["type", "attributes"],
+        "additionalProperties": False,
+        "properties": {"type": {"const": type_name}, "attributes": attributes},
+        "$defs": definitions,
+    }

@@ -1,0 +1,216 @@
+"""The `falaj` command: every verb a thin call into a room. Bad input ends in one clear sentence and a non-zero exit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from platform_assets.errors import FalajError, SourceError
+from resources.settings import Settings, read_settings, silence_telemetry
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Falaj: one YAML file per model, its whole governed life.")
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify.")
+app.add_typer(release_app, name="release")
+console = Console()
+
+Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
+
+
+def main() -> None:
+    """Run the command; an error of ours becomes one sentence on stderr and exit status 1."""
+    silence_telemetry()
+    try:
+        app()
+    except FalajError as error:
+        Console(stderr=True).print(f"falaj: {error}", style="red", highlight=False, markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("falaj: interrupted; the next call goes on from what is stored.")
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    models: Annotated[list[str] | None, typer.Argument(help="Models; all when none is named.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="DATASET=FILE: provide a dataset from a file, folder or URL.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Run the main job headless: materialise, gate, release, deploy, live traffic, drift, retraining, rollout."""
+    from platform_assets.main_job.run import run_main_job, write_json
+    from platform_assets.main_job.tables import print_summary
+
+    sources = _parse_sources(source or [])
+    settings = _settings_for(sources)
+    result = run_main_job(settings, models=models or [], sources=sources, console=console)
+    print_summary(result, settings, console)
+    if json_file:
+        write_json(json_file, result)
+
+
+def _parse_sources(pairs: list[str]) -> dict[str, str]:
+    sources = {}
+    for pair in pairs:
+        name, sign, path = pair.partition("=")
+        if not sign or not name or not path:
+            raise SourceError(f"--source {pair!r}: write DATASET=FILE, for example hotel_bookings=bookings.parquet.")
+        if "://" not in path and not Path(path).exists():
+            raise SourceError(f"--source {pair!r}: there is no file or folder {path}; give a path that exists, or a URL.")
+        sources[name] = path if "://" in path else str(Path(path).resolve())
+    return sources
+
+
+def _settings_for(sources: dict[str, str]) -> Settings:
+    """Give provided data a home of its own beside the default one, unless FALAJ_HOME names one."""
+    settings = read_settings()
+    return settings.with_suffix("-".join(sorted(sources))) if sources and not settings.home_is_chosen else settings
+
+
+@app.command()
+def up() -> None:
+    """Start the web UI, the daemon and the inference server on loopback, in the background."""
+    from platform_assets.main_job import site
+    from resources.serving import server_address
+
+    settings = read_settings()
+    site.prepare(settings)
+    site.start_server(settings, tied=False)
+    site.start_daemon(settings, tied=False)
+    address = site.start_web(settings)
+    console.print(f"Web UI {address}, inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.", soft_wrap=True)
+
+
+@app.command()
+def down() -> None:
+    """Stop what `falaj up` started in this home."""
+    from platform_assets.main_job import site
+
+    stopped = site.stop_all(read_settings())
+    console.print(f"Stopped: {', '.join(stopped) or 'nothing was running'}.")
+
+
+@app.command()
+def serve(model: Model, port: Annotated[int | None, typer.Option(help="Port on loopback.")] = None) -> None:
+    """Run the inference server alone, in the foreground, until SIGTERM or Ctrl-C."""
+    from platform_assets.main_job import operations
+
+    sys.exit(operations.serve_in_foreground(read_settings(), model, port=port))
+
+
+@app.command()
+def status(json_file: Json = None) -> None:
+    """Show live version, traffic, last drift, last verdicts, seconds spent, next scheduled run."""
+    from platform_assets.main_job import operations, tables
+
+    value = operations.read_status(read_settings())
+    tables.print_status(value, console)
+    _write(json_file, value)
+
+
+@app.command()
+def predict(model: Model, file: Annotated[Path, typer.Option(help="CSV or Parquet file of raw named columns.")], token: Annotated[str | None, typer.Option(help="Bearer token.")] = None) -> None:
+    """Ask the inference server; one JSON line per row on standard output."""
+    from platform_assets.main_job import operations
+
+    for line in operations.predict_file(read_settings(), model, file, token=token):
+        sys.stdout.write(json.dumps(line) + "\n")
+
+
+@app.command()
+def rollback(model: Model) -> None:
+    """Go back to the previous release; the server's answer proves it by hash."""
+    from platform_assets.main_job import operations
+
+    before, after = operations.roll_back(read_settings(), model)
+    console.print(f"{model}: {before[:12]} was live, {after[:12]} is live again (proven by hash).")
+
+
+@release_app.command("list")
+def list_releases(model: Model) -> None:
+    """List a model's releases, newest last."""
+    from platform_assets.main_job import operations
+
+    table = Table("version", "candidate", "metric", "MLflow", "made", "live")
+    for row in operations.list_releases(read_settings(), model):
+        table.add_row(*(str(row[name]) for name in ("version", "candidate", "metric", "mlflow_version", "created", "live")))
+    console.print(table)
+
+
+@release_app.command("show")
+def show_release(model: Model, version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None) -> None:
+    """Print a release's model card."""
+    from rich.markdown import Markdown
+
+    from platform_assets.main_job import operations
+
+    console.print(Markdown(operations.read_card(read_settings(), model, version)))
+
+
+@release_app.command("verify")
+def verify_release(model: Model, version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None) -> None:
+    """Check a release's files against their hashes."""
+    from platform_assets.main_job import operations
+
+    digest, files = operations.verify_release(read_settings(), model, version)
+    console.print(f"{model} {digest[:12]}: {files} files, every hash holds.")
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option(help="Who will carry it.")] = "me",
+    scope: Annotated[list[str] | None, typer.Option(help="predict, predict:MODEL or admin.")] = None,
+    minutes: Annotated[int, typer.Option(min=1, max=525_600, help="Valid for so long.")] = 60,
+) -> None:
+    """Print a bearer token of the local issuer."""
+    from platform_assets.main_job import operations
+
+    sys.stdout.write(operations.mint_token(read_settings(), subject=subject, scopes=scope or ["predict"], minutes=minutes) + "\n")
+
+
+@app.command()
+def schema(folder: Annotated[Path, typer.Argument(help="Folder for dataset.schema.json and model.schema.json.")] = Path()) -> None:
+    """Write the declarations' JSON schemas, for editors."""
+    from platform_assets.main_job import operations
+
+    for path in operations.write_schemas(folder):
+        console.print(f"wrote {path}")
+
+
+@app.command()
+def check() -> None:
+    """Check every declaration; report all faults of all files together."""
+    from platform_assets.components.tree import load_tree
+
+    catalogue = load_tree(read_settings().defs_root)
+    console.print(f"{len(catalogue.models)} models and {len(catalogue.datasets)} datasets are declared; every rule holds.")
+
+
+@app.command()
+def bench(
+    area: Annotated[str, typer.Argument(help="pipeline")] = "pipeline",
+    json_file: Json = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Measure, and say what was measured."""
+    from platform_assets.main_job import benchmark, tables
+
+    value = benchmark.run_area(area, quick=quick, console=console)
+    tables.print_benchmark(value, console)
+    _write(json_file, value)
+
+
+def _write(path: Path | None, value: Any) -> None:
+    if path is not None:
+        from platform_assets.main_job.run import write_json
+
+        write_json(path, value)
+
+
+if __name__ == "__main__":
+    main()

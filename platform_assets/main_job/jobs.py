@@ -1,0 +1,64 @@
+"""Running Dagster jobs from the main job: in this process, on the real instance; and waiting for runs that sensors launched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import dagster as dg
+
+from platform_assets.errors import StageError
+from platform_assets.main_job.progress import Bars
+
+_FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+_UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a code location on one instance."""
+
+    instance: dg.DagsterInstance
+    repository: dg.RepositoryDefinition
+    bars: Bars
+
+    def run(self, name: str) -> None:
+        """Run a job in this process; a failed step raises StageError with its sentence."""
+        job = self.repository.get_job(name)
+        result = job.execute_in_process(instance=self.instance, raise_on_error=False, tags={"falaj/actor": "falaj run"})
+        if not result.success:
+            raise StageError(f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}.")
+
+    def steps(self, name: str) -> int:
+        """How many steps a job has."""
+        return len(list(self.repository.get_job(name).graph.nodes))
+
+    def close_orphans(self) -> int:
+        """Mark runs as failed whose process died with an earlier main job; return how many."""
+        orphans = self.instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
+        for run in orphans:
+            self.instance.report_run_failed(run, message="The process of this run died; the next main job goes on from what is stored.")
+        return len(orphans)
+
+    def await_sensor_run(self, *, sensor: str, job: str, run_key: str, seconds: float, meanwhile: Callable[[], None]) -> dg.DagsterRun:
+        """Wait until the run that a sensor asked for has ended, calling `meanwhile` between looks."""
+        deadline = time.monotonic() + seconds
+        tags = {"dagster/sensor_name": sensor, "dagster/run_key": run_key}
+        while time.monotonic() < deadline:
+            runs = self.instance.get_runs(filters=dg.RunsFilter(job_name=job, tags=tags))
+            if runs and runs[0].status in _FINISHED:
+                return runs[0]
+            self.bars.note(f"{sensor} asked, {job} is {runs[0].status.value.lower()}" if runs else f"waiting for {sensor}")
+            meanwhile()
+        raise StageError(f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log.")
+
+
+def _first_failure(events: list[dg.DagsterEvent]) -> str:
+    for event in events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error.cause if error is not None and error.cause is not None else error
+            text = cause.message.strip() if cause is not None else "no reason given"
+            return f"{event.step_key}: {text}"
+    return "no step says why."

@@ -1,0 +1,132 @@
+"""The loop of one model: history trained and released, live events answered, drift found, retraining asked, rolled out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from platform_assets import keys
+from platform_assets.components.step import latest_record
+from platform_assets.errors import ServingError
+from platform_assets.main_job.jobs import Jobs
+from platform_assets.main_job.traffic import Stream
+from platform_assets.specs.dataset import AggregatesView, DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import RetrainingVerdict
+from resources.parts import Parts
+from resources.serving import PredictClient
+
+_RETRAINING_SECONDS = 600.0
+_ROLLOUT_ROWS = 50
+
+
+@dataclass
+class Life:
+    """What happened to one model in this main job."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    rows_sent: int = 0
+    retrainings: list[RetrainingVerdict] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
+    """From raw rows to a rollout verdict."""
+    name = keys.train_job(model.name)
+    with jobs.bars.phase(f"{model.name}: train and release", jobs.steps(name)):
+        jobs.run(name)
+    del parts
+
+
+def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, client: PredictClient) -> Life:
+    """Send every event after the history through the server, window by window, and follow what the platform decides."""
+    life = Life(model, dataset)
+    stream = open_stream(model, dataset, parts)
+    if not stream.left:
+        return life
+    grid = _refresh_grid(dataset)
+    refreshed = parts.clock.now(dataset.name)
+    answered = _last_verdict(model, jobs)
+    with jobs.bars.phase(f"{model.name}: live traffic", stream.left):
+        while stream.left:
+            jobs.bars.note(f"{stream.position:,} answered")
+            now = _send(stream, client, parts, model.monitoring.window_rows, jobs)
+            if grid and int(now.timestamp() // grid) != int(refreshed.timestamp() // grid):
+                jobs.run(keys.refresh_job(dataset.name))
+                refreshed = now
+            jobs.run(keys.monitor_job(model.name))
+            verdict = latest_record(jobs.instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
+            if verdict is not None and verdict.asked and (answered is None or verdict.verdict_id != answered.verdict_id):
+                answered = verdict
+                life.retrainings.append(verdict)
+                _follow_retraining(verdict, stream, parts, jobs, client)
+        # The last events' outcomes become known: the data's clock goes to the end of the stream.
+        parts.clock.advance(dataset.name, _end_of(stream))
+        jobs.run(keys.refresh_job(dataset.name))
+        jobs.run(keys.monitor_job(model.name))
+    life.rows_sent, life.refused = stream.position, stream.failed
+    return life
+
+
+def open_stream(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Stream:
+    """Open the live events, without those that the production log holds already."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from resources.sources import live_rows
+
+    rows = live_rows(dataset, parts.source(dataset.name))
+    pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
+    if pin is not None:
+        logged = parts.tables.read(pin, columns=["key"]).column("key")
+        rows = rows.filter(pc.invert(pc.is_in(rows.column(dataset.key).cast(pa.string()), value_set=logged.combine_chunks())))
+    return Stream(model, dataset, rows)
+
+
+def _send(stream: Stream, client: PredictClient, parts: Parts, count: int, jobs: Jobs) -> datetime:
+    before = stream.position
+    newest = stream.send(client, min(count, stream.left))
+    jobs.bars.advance(stream.position - before)
+    return parts.clock.advance(stream.dataset.name, newest)
+
+
+def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts, jobs: Jobs, client: PredictClient) -> None:
+    """Wait for the run that the sensor launches; its shadow and canary are fed with the events that come next.
+
+    While the network trains the data's clock stands still: minutes here are minutes there, and windows are weeks.
+    """
+    name = stream.model.name
+
+    def meanwhile() -> None:
+        try:
+            rolling = parts.serving.status(name).get("challenger") is not None
+        except ServingError:
+            rolling = False
+        if rolling and stream.left:
+            _send(stream, client, parts, min(_ROLLOUT_ROWS, stream.left), jobs)
+        else:
+            time.sleep(0.5)
+
+    jobs.await_sensor_run(
+        sensor=keys.DRIFT_SENSOR, job=keys.train_job(name), run_key=f"{name}:{verdict.verdict_id}", seconds=_RETRAINING_SECONDS, meanwhile=meanwhile
+    )
+
+
+def _last_verdict(model: ModelSpec, jobs: Jobs) -> RetrainingVerdict | None:
+    return latest_record(jobs.instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
+
+
+def _refresh_grid(dataset: DatasetSpec) -> float | None:
+    """Seconds of the finest grid on which this dataset's features change by themselves."""
+    return min((view.every.total_seconds() for view in dataset.views.values() if isinstance(view, AggregatesView)), default=None)
+
+
+def _end_of(stream: Stream) -> datetime:
+    import pyarrow.compute as pc
+
+    label = stream.dataset.label
+    column = label.known_at if label else stream.dataset.event_time
+    newest: datetime = pc.max(stream.rows.column(column)).as_py()
+    return newest

@@ -1,0 +1,190 @@
+"""The operator's verbs: status, predict, rollback, releases, tokens, schemas. Each reads or changes one thing and says what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.step import latest_record
+from platform_assets.definitions import bind_parts
+from platform_assets.errors import Fault, ReleaseError, ServingError, SourceError, SpecError
+from platform_assets.main_job import site
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import DriftReport, RetrainingVerdict
+from resources import processes
+from resources.home import write_atomically
+from resources.parts import Parts
+from resources.settings import Settings, apply_to_this_process
+
+_REQUEST_ROWS = 200
+
+
+def open_parts(settings: Settings, model: str) -> Parts:
+    """Bind the parts and make sure that this model is declared."""
+    site.prepare(settings)
+    apply_to_this_process(settings)
+    parts = bind_parts(settings)
+    if model not in parts.catalogue.models:
+        raise SpecError([Fault("falaj", model, f"no model of this name; declared: {', '.join(sorted(parts.catalogue.models))}")])
+    return parts
+
+
+def read_status(settings: Settings) -> dict[str, Any]:
+    """Return live version, traffic, last drift, last verdict, seconds spent and next scheduled run of every model."""
+    site.prepare(settings)
+    apply_to_this_process(settings)
+    parts = bind_parts(settings)
+    with dg.DagsterInstance.get() as instance:
+        models = [_status_of(model, parts, instance) for model in parts.catalogue.models.values()]
+    running = [name for name in (site.WEB, site.DAEMON, site.SERVER) if processes.running(settings.home, name)]
+    return {"models": models, "running": running, "home": str(settings.home.root)}
+
+
+def _status_of(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> dict[str, Any]:
+    try:
+        serving = parts.serving.status(model.name)
+    except ServingError:
+        serving = {}
+    drift = latest_record(instance, keys.model_key(model.name, "drift_report"), DriftReport)
+    verdict = latest_record(instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
+    pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
+    live = serving.get("live")
+    return {
+        "name": model.name,
+        "live_version": live[:12] if live else None,
+        "challenger": f"{serving['challenger'][:12]} ({serving['mode']} {serving['percent']} %)" if serving.get("challenger") else None,
+        "rows_answered": pin.rows if pin else 0,
+        "drift": drift.windows[-1].evidence if drift and drift.windows else None,
+        "verdict": verdict.sentence if verdict else None,
+        "seconds_spent": round(sum(row["wall_seconds"] for row in parts.ledger.totals() if row["model"] == model.name), 1),
+        "next_run": _next_run(model),
+    }
+
+
+def _next_run(model: ModelSpec) -> str | None:
+    if model.retraining.schedule is None:
+        return None
+    from dagster._utils.schedules import schedule_execution_time_iterator
+
+    times = schedule_execution_time_iterator(datetime.now(tz=UTC).timestamp(), model.retraining.schedule, "UTC", ascending=True)
+    return f"{next(times):%Y-%m-%d %H:%M} UTC"
+
+
+def serve_in_foreground(settings: Settings, model: str, *, port: int | None) -> int:
+    """Run the inference server until it is told to stop; return its exit status."""
+    import subprocess
+
+    from resources.serving import server_command
+    from resources.settings import child_environment
+
+    open_parts(settings, model)
+    if processes.running(settings.home, site.SERVER):
+        raise ServingError(f"An inference server of {settings.home.root} runs already; `falaj down` stops it.")
+    return subprocess.run(server_command(settings, port=port), env=child_environment(settings), check=False).returncode
+
+
+def predict_file(settings: Settings, model: str, file: Path, *, token: str | None) -> Iterator[dict[str, Any]]:
+    """Ask the server about every row of a file, in batches; yield one answer a row."""
+    from resources.serving import connect
+    from resources.sources import read_rows
+
+    parts = open_parts(settings, model)
+    if not file.exists():
+        raise SourceError(f"--file {file}: there is no such file; give a CSV or Parquet file with the model's columns.")
+    client = connect(settings, token=token)
+    rows = read_rows(file, parts.catalogue.dataset_of(model))
+    for start in range(0, len(rows), _REQUEST_ROWS):
+        answer = client.predict(model, rows[start : start + _REQUEST_ROWS])
+        for prediction in answer["predictions"]:
+            yield {"version": answer["version"], **prediction}
+
+
+def roll_back(settings: Settings, model: str) -> tuple[str, str]:
+    """Make the release live that was live before; return (before, after), read back from the server."""
+    parts = open_parts(settings, model)
+    live = parts.serving.status(model).get("live")
+    history = [entry["detail"]["live"] for entry in parts.audit.entries(subject=f"model/{model}") if entry["action"] in ("rollout", "rollback") and entry["detail"].get("live")]
+    previous = next((digest for digest in reversed(history) if digest != live), None)
+    if live is None or previous is None:
+        raise ReleaseError(f"{model} has no earlier live release to go back to; `falaj release list {model}` shows what there is.")
+    parts.serving.load(model, previous)
+    parts.serving.set_traffic(model, live=previous)
+    proven = parts.serving.status(model).get("live")
+    if proven != previous:
+        raise ServingError(f"The server says {proven} is live, asked was {previous}; nothing else was changed.")
+    parts.audit.append("rollback", subject=f"model/{model}", actor="falaj rollback", detail={"live": previous, "before": live})
+    number = next((row["mlflow_version"] for row in list_releases(settings, model) if row["digest"] == previous), None)
+    if number is not None:
+        parts.registry.set_alias(model, "champion", number)
+    return live, previous
+
+
+def list_releases(settings: Settings, model: str) -> list[dict[str, Any]]:
+    """Return a model's releases, newest last, from the audit log and the bundles."""
+    parts = open_parts(settings, model)
+    try:
+        live = parts.serving.status(model).get("live")
+    except ServingError:
+        live = None
+    rows: dict[str, dict[str, Any]] = {}
+    for entry in parts.audit.entries(subject=f"model/{model}"):
+        if entry["action"] != "release":
+            continue
+        digest = entry["detail"]["digest"]
+        metrics = json.loads((parts.artefacts.path(digest) / "metrics.json").read_text())
+        manifest = json.loads((parts.artefacts.path(digest) / "manifest.json").read_text())
+        lead = parts.catalogue.models[model].leading_metric
+        rows[digest] = {
+            "digest": digest, "version": digest[:12], "candidate": manifest["candidate"], "metric": f"{lead} {metrics['holdout'][lead]:.4f}",
+            "mlflow_version": entry["detail"]["mlflow_version"], "created": entry["time"], "live": "live" if digest == live else "",
+        }  # fmt: skip
+    return list(rows.values())
+
+
+def _find_release(settings: Settings, model: str, version: str | None) -> tuple[Parts, str]:
+    rows = list_releases(settings, model)
+    wanted = [row for row in rows if (row["version"] == version if version else row["live"])] or ([] if version else rows[-1:])
+    if not wanted:
+        known = ", ".join(row["version"] for row in rows) or "none was made yet"
+        raise ReleaseError(f"{model} has no release {version or ''}; releases: {known}.")
+    return open_parts(settings, model), wanted[0]["digest"]
+
+
+def read_card(settings: Settings, model: str, version: str | None) -> str:
+    """Return a release's model card as Markdown."""
+    parts, digest = _find_release(settings, model, version)
+    return (parts.artefacts.path(digest) / "model_card.md").read_text()
+
+
+def verify_release(settings: Settings, model: str, version: str | None) -> tuple[str, int]:
+    """Recompute every hash of a release; return digest and number of files, or raise ReleaseError naming the file."""
+    parts, digest = _find_release(settings, model, version)
+    from platform_assets.stages.serving.bundle import verify_bundle
+
+    return digest, verify_bundle(parts.artefacts.path(digest))
+
+
+def mint_token(settings: Settings, *, subject: str, scopes: list[str], minutes: int) -> str:
+    """Return a bearer token of the local issuer."""
+    from resources.tokens import mint
+
+    site.prepare(settings)
+    return mint(settings.home.keys, subject=subject, scopes=scopes, seconds=minutes * 60)
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write the JSON schemas of both declarations; return their paths."""
+    from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE, declaration_schema
+
+    paths = []
+    for name, type_name in (("dataset", DATASET_TYPE), ("model", MODEL_TYPE)):
+        path = folder / f"{name}.schema.json"
+        write_atomically(path, json.dumps(declaration_schema(type_name), indent=2).encode())
+        paths.append(path)
+    return paths

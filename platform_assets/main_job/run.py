@@ -1,0 +1,65 @@
+"""The main job from start to end: hold the home, start what runs beside, live each model's loop, sum up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+
+from platform_assets.components.tree import load_tree
+from platform_assets.definitions import bind_parts, load_defs
+from platform_assets.errors import Fault, SpecError
+from platform_assets.main_job import loop, site, summary
+from platform_assets.main_job.jobs import Jobs
+from platform_assets.main_job.progress import Bars
+from platform_assets.main_job.report import write_report
+from resources import processes
+from resources.home import bind_sources, hold, write_atomically
+from resources.serving import connect
+from resources.settings import Settings, apply_to_this_process
+
+
+def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[str, str], console: Console) -> dict[str, Any]:
+    """Run the whole loop for these models (all when empty) and return the summary; the report is written beside it."""
+    started, began = time.monotonic(), time.time()
+    with hold(settings.home, "falaj run"), summary.peak_memory() as peak:
+        site.prepare(settings)
+        apply_to_this_process(settings)
+        bind_sources(settings.home, sources)
+        load_tree.cache_clear()
+        parts = bind_parts(settings)
+        catalogue = parts.catalogue
+        _known_models(models, catalogue.models)
+        ended = processes.end_orphans(settings.home)
+        with dg.DagsterInstance.get() as instance:
+            bars = Bars(console)
+            jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
+            if processes.running(settings.home, site.DAEMON) is None and (closed := jobs.close_orphans()):
+                console.print(f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored.")
+            wanted = {name: catalogue.models[name] for name in models or catalogue.models}
+            with bars.shown(), site.beside(settings):
+                client = connect(settings)
+                for model in wanted.values():
+                    loop.train_and_release(model, parts, jobs)
+                for model in wanted.values():
+                    loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client)
+            rows = [summary.summarise_model(model, catalogue.dataset_of(name), parts, instance, since=began) for name, model in wanted.items()]
+            result = {"models": rows, "report": "", "wall_seconds": round(time.monotonic() - started, 1), "peak_rss_bytes": peak["bytes"]}
+            result["report"] = str(write_report(settings.home.reports, result, catalogue, parts, instance))
+    return result
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write the summary for programs."""
+    write_atomically(path, json.dumps(result, indent=2, sort_keys=True).encode())
+
+
+def _known_models(asked: Sequence[str], declared: Mapping[str, Any]) -> None:
+    faults = [Fault("falaj run", name, f"no model of this name; declared: {', '.join(sorted(declared))}") for name in asked if name not in declared]
+    if faults:
+        raise SpecError(faults)

@@ -1,0 +1,128 @@
+"""What a main job comes to, as plain values: read from the instance, the tables and the ledger, nothing remembered on the side."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from platform_assets import keys
+from platform_assets.components.step import latest_record
+from platform_assets.measures import measure
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import DriftReport, GateVerdict, RetrainingVerdict, RolloutVerdict, SearchResult, Selection, Training
+from resources.parts import Parts
+
+
+def summarise_model(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instance: dg.DagsterInstance, *, since: float) -> dict[str, Any]:
+    """Return one model's row of the summary, with everything that the report draws from."""
+
+    def newest(state: str, cls: type) -> Any:
+        return latest_record(instance, keys.model_key(model.name, state), cls)
+
+    training, verdict = newest("trained", Training), newest("rollout_verdict", RolloutVerdict)
+    search, selection = newest("candidates", SearchResult), newest("selected", Selection)
+    drift = newest("drift_report", DriftReport)
+    releases = [entry["detail"]["digest"] for entry in parts.audit.entries(subject=f"model/{model.name}") if entry["action"] == "release"]
+    found_at = drift.first_drifted_row if drift else None
+    log = read_log(model, dataset, parts)
+    served = _metrics_of_periods(log, model, found_at=found_at)
+    return {
+        "name": model.name,
+        "live_version": verdict.live_digest[:12] if verdict else None,
+        "releases": [digest[:12] for digest in dict.fromkeys(releases)],
+        "leading_metric": model.leading_metric,
+        "holdout": training.holdout if training else {},
+        "baseline": training.baseline if training else {},
+        "candidates": _candidates(model, search, selection),
+        "drift_found_at_row": found_at,
+        **served,
+        "retrained": len(set(releases)) > 1,
+        "rows_served": log.num_rows if log is not None else 0,
+        "gate": getattr(newest("gate_verdict", GateVerdict), "sentence", None),
+        "rollout": verdict.sentence if verdict else None,
+        "retraining": getattr(newest("retraining_verdict", RetrainingVerdict), "sentence", None),
+        "seconds": {row["stage"]: round(row["wall_seconds"], 2) for row in parts.ledger.totals(since=since) if row["model"] in (model.name, dataset.name)},
+    }
+
+
+def _candidates(model: ModelSpec, search: SearchResult | None, selection: Selection | None) -> list[dict[str, Any]]:
+    if search is None:
+        return []
+    why = {rejection.name: rejection.why for rejection in selection.rejected} if selection else {}
+    chosen = selection.chosen.name if selection else None
+    measured = [
+        {
+            "name": c.name, "metric": c.metrics[model.leading_metric], "size_bytes": c.size_bytes, "cpu_us_b1": c.cpu_us_b1, "cpu_us_b32": c.cpu_us_b32,
+            "latency_ms_p50": c.latency_ms_p50, "latency_ms_p99": c.latency_ms_p99, "chosen": c.name == chosen,
+            "why": "the cheapest within the declared limits" if c.name == chosen else why.get(c.name, "not on the front"),
+        }
+        for c in search.candidates
+    ]  # fmt: skip
+    return measured
+
+
+def read_log(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Any:
+    """Return the production log in the order of events, joined with the outcomes known by now; None before the first request."""
+    pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
+    if pin is None:
+        return None
+    del dataset
+    return parts.tables.read(pin).sort_by([("event_time", "ascending"), ("key", "ascending")])
+
+
+def _metrics_of_periods(log: Any, model: ModelSpec, *, found_at: int | None) -> dict[str, float | None]:
+    """Leading metric of the answers before the drift was found, from then until the new release answered, and after."""
+    periods: dict[str, float | None] = {"metric_before": None, "metric_drifted": None, "metric_after": None}
+    if log is None or not log.num_rows:
+        return periods
+    digests = log.column("digest").to_pylist()
+    changed = next((i for i, digest in enumerate(digests) if digest == digests[-1]), len(digests)) if digests[0] != digests[-1] else len(digests)
+    start = min(found_at if found_at is not None else len(digests), changed)
+    cuts = {"metric_before": (0, start), "metric_drifted": (start, changed), "metric_after": (changed, len(digests))}
+    return {name: metric_of(log.slice(low, high - low), model) for name, (low, high) in cuts.items()}
+
+
+def metric_of(log: Any, model: ModelSpec) -> float | None:
+    """Leading metric over the rows whose outcome is known; None where it has no value (no rows, one class only)."""
+    import numpy as np
+
+    known = log.filter(log.column("known_label").is_valid())
+    if known.num_rows == 0 or len(set(known.column("known_label").to_pylist())) < 2:  # noqa: PLR2004 - one class has no AUROC
+        return None
+    probabilities = np.array(known.column("probabilities").to_pylist(), dtype=np.float64)
+    classes = known.column("classes")[0].as_py() if "classes" in known.column_names else sorted(set(known.column("known_label").to_pylist()))
+    lookup = {label: index for index, label in enumerate(classes)}
+    truth = np.array([lookup[label] for label in known.column("known_label").to_pylist()])
+    return float(measure(probabilities, truth, kind=model.target.kind)[model.leading_metric])
+
+
+@contextmanager
+def peak_memory() -> Iterator[dict[str, int]]:
+    """Sample the resident memory of this process and all it starts, four times a second; the peak stands in the yielded dict."""
+    import psutil
+
+    found, done = {"bytes": 0}, threading.Event()
+
+    def sample() -> None:
+        me = psutil.Process()
+        while not done.wait(0.25):
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                try:
+                    total += process.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            found["bytes"] = max(found["bytes"], total)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,64 @@
+"""What a terminal shows: the summary of a main job, the status, a benchmark. Plain values in, rich tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from resources.settings import CHECKOUT, Settings
+
+
+def print_summary(result: Mapping[str, Any], settings: Settings, console: Console) -> None:
+    """Print the table that a main job ends with, the report's path, and how to open the web UI on the same instance."""
+    overview = Table("model", "live", "teacher", "boosted trees", "drift at row", "before", "during", "after", title="Models", title_justify="left")
+    for row in result["models"]:
+        lead = row["leading_metric"]
+        values = (row["holdout"].get(lead), row["baseline"].get(lead), row["drift_found_at_row"], row["metric_before"], row["metric_drifted"], row["metric_after"])
+        overview.add_row(f"{row['name']} ({lead})", row["live_version"] or "–", *(_text(value) for value in values))
+    console.print(overview)
+    candidates = Table("model", "candidate", "metric", "KiB", "CPU µs b1", "b32", "p50 ms", "p99 ms", "why", title="Candidates", title_justify="left")
+    for row in result["models"]:
+        for c in row["candidates"]:
+            figures = (f"{c['metric']:.4f}", f"{c['size_bytes'] / 1024:,.0f}", f"{c['cpu_us_b1']:.0f}", f"{c['cpu_us_b32']:.1f}")
+            latency = (f"{c['latency_ms_p50']:.3f}", f"{c['latency_ms_p99']:.3f}")
+            candidates.add_row(row["name"], c["name"], *figures, *latency, c["why"], style="bold green" if c["chosen"] else "")
+    console.print(candidates)
+    stages = sorted({stage for row in result["models"] for stage in row["seconds"]})
+    seconds = Table("stage", *(row["name"] for row in result["models"]), title="Seconds per stage", title_justify="left")
+    for stage in stages:
+        seconds.add_row(stage, *(_text(row["seconds"].get(stage)) for row in result["models"]))
+    console.print(seconds)
+    console.print(f"{result['wall_seconds']:.0f} s in all, peak memory {result['peak_rss_bytes'] / 2**30:.2f} GiB.", highlight=False)
+    console.print(f"Report:  {result['report']}", soft_wrap=True, highlight=False)
+    home = settings.home.root
+    prefix = "" if home == CHECKOUT / ".falaj" else f"FALAJ_HOME='{home}' "
+    console.print(f"Web UI:  {prefix}make ui    (the same instance: every step as assets and checks)", soft_wrap=True, highlight=False)
+
+
+def print_status(value: Mapping[str, Any], console: Console) -> None:
+    """Print what is live, what was decided, what was spent and what comes next."""
+    table = Table("model", "live", "challenger", "answered", "last drift", "last verdict", "seconds spent", "next scheduled run")
+    for row in value["models"]:
+        names = ("name", "live_version", "challenger", "rows_answered", "drift", "verdict", "seconds_spent", "next_run")
+        table.add_row(*(_text(row[name]) for name in names))
+    console.print(table)
+    console.print(f"running: {', '.join(value['running']) or 'nothing'}; state in {value['home']}", soft_wrap=True, highlight=False)
+
+
+def print_benchmark(value: Mapping[str, Any], console: Console) -> None:
+    """Print a benchmark's rows."""
+    table = Table("what", "value", "unit", "against", "must", "aim", "holds")
+    for row in value["rows"]:
+        table.add_row(*(_text(row[name]) for name in ("what", "value", "unit", "against", "must", "aim", "holds")))
+    console.print(table)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

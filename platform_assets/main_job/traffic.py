@@ -1,0 +1,65 @@
+"""Live traffic: a dataset's events after its history, in order, asked of the inference server as a client would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from platform_assets.specs.dataset import DatasetSpec
+    from platform_assets.specs.model import ModelSpec
+    from resources.serving import PredictClient
+
+REQUEST_ROWS = 50
+
+
+@dataclass
+class Stream:
+    """The events still to come, and the outcomes as they will turn out."""
+
+    model: ModelSpec
+    dataset: DatasetSpec
+    rows: pa.Table
+    position: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Events not sent yet."""
+        return int(self.rows.num_rows - self.position)
+
+    def send(self, client: PredictClient, count: int) -> datetime:
+        """Send the next `count` events; return the time of the last one. A refused request is kept with its reason."""
+        chunk = self.rows.slice(self.position, count)
+        for request in _requests(chunk, leave_out=self._not_asked()):
+            try:
+                client.predict(self.model.name, request)
+            except client.Refused as error:
+                self.failed.append(str(error))
+        self.position += chunk.num_rows
+        newest: datetime = chunk.column(self.dataset.event_time)[-1].as_py()
+        return newest
+
+    def _not_asked(self) -> set[str]:
+        """Columns that are not known, or not asked for, when the event happens."""
+        wanted = {self.dataset.key, self.dataset.event_time}
+        for name in self.model.features.views:
+            view = self.dataset.views[name]
+            wanted.add(view.entity)
+            if view.kind == "columns":
+                wanted.update(view.columns)
+        return set(self.rows.column_names) - (wanted - set(self.model.features.without))
+
+
+def _requests(rows: pa.Table, *, leave_out: set[str]) -> Iterator[list[dict[str, Any]]]:
+    asked = rows.drop_columns(sorted(leave_out & set(rows.column_names)))
+    for start in range(0, asked.num_rows, REQUEST_ROWS):
+        yield [{name: _plain(value) for name, value in row.items()} for row in asked.slice(start, REQUEST_ROWS).to_pylist()]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value

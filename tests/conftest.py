@@ -1,0 +1,30 @@
+"""Fixtures for every tier, and the rule that a tier's tests live in its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from resources.settings import silence_telemetry
+
+silence_telemetry()
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def real_hotels() -> Path:
+    """The real hotel bookings; skips with the reason where they are not."""
+    folder = os.environ.get("FALAJ_DATA")
+    if not folder:
+        pytest.skip("FALAJ_DATA is not set: real data sets are not here")
+    path = (CHECKOUT / folder).resolve() / "hotel_bookings.parquet"
+    if not path.exists():
+        pytest.skip(f"{path} does not exist")
+    return path
