@@ -1,31 +1,29 @@
-"""The inference server as others reach it: start and stop it, set its traffic, ask it for predictions. The server itself is in stages."""
+"""The inference server as others reach it: its command, its traffic, its predictions. The server itself is in stages."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import orjson
+
 from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.ports import ArtifactStore
 from platform_assets.specs.records import ArmFigures, from_mapping
-from resources.settings import Home, Settings, child_environment
+from platform_assets.stages.serving.online import FILE_NAME
+from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
 
-READY_FILE = "server.json"
-ONLINE_FILE = "online.sqlite"
+READY_FILE = "inference_server.json"
 _HINT = "start it with `falaj up` or `falaj serve MODEL`"
 _TIMEOUT_SECONDS = 60.0
-_ADMIN_TOKEN = timedelta(minutes=15)
+_ADMIN_TOKEN_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -51,54 +49,34 @@ def find_server(home: Home) -> RunningServer | None:
     return server if _is_server(server.pid) else None
 
 
-def start_server(
-    settings: Settings, *, die_with_parent: str = "no", port: int | None = None, timeout_seconds: float = 30.0
-) -> RunningServer:
-    """Start the server of this home unless it runs; return once it listens. `die_with_parent` is `yes` or `no`."""
+def server_address(settings: Settings) -> str:
+    """Address of this home's server: as announced, or as it would be."""
+    running = find_server(settings.home)
+    return running.url if running is not None else f"http://127.0.0.1:{settings.serve_port}"
+
+
+def server_is_up(settings: Settings) -> bool:
+    """Whether this home's server listens."""
+    return find_server(settings.home) is not None
+
+
+def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
+    """Command that runs this home's server on loopback; makes the keys it verifies tokens with where there are none."""
     home = settings.home
-    if (running := find_server(home)) is not None:
-        return running
-    for folder in (home.run, home.logs, home.serving):
-        folder.mkdir(parents=True, exist_ok=True)
     ensure_signing_key(home.keys)
-    ready_file(home).unlink(missing_ok=True)
-    command = [
+    return [
         sys.executable, "-m", "platform_assets.stages.serving",
         "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
-        "--keys", str(home.keys), "--online", str(home.feast / ONLINE_FILE), "--ready-file", str(ready_file(home)),
-        *(["--die-with-parent"] if die_with_parent == "yes" else []),
+        "--keys", str(home.keys), "--online", str(home.feast / FILE_NAME), "--ready-file", str(ready_file(home)),
     ]  # fmt: skip
-    output = home.logs / "server.log"
-    with output.open("ab") as stream:
-        began_at = stream.tell()
-        process = subprocess.Popen(
-            command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, start_new_session=True, env=child_environment(settings)
-        )
-    until = time.monotonic() + timeout_seconds
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            said = output.read_bytes()[began_at:].decode(errors="replace").strip().splitlines()
-            raise ServingError(f"the inference server ended at once: {said[-1] if said else f'see {output}'}")
-        if (running := find_server(home)) is not None:
-            return running
-        time.sleep(0.02)
-    process.terminate()
-    raise ServingError(f"the inference server did not listen within {timeout_seconds:g} s; see {output}")
 
 
-def stop_server(home: Home, *, timeout_seconds: float = 30.0) -> bool:
-    """End the server after it answered what it accepted; return whether one ran."""
-    running = find_server(home)
+def connect(settings: Settings, *, token: str | None = None) -> PredictClient:
+    """Client of this home's server; ServingError where none runs."""
+    running = find_server(settings.home)
     if running is None:
-        return False
-    os.kill(running.pid, signal.SIGTERM)
-    until = time.monotonic() + timeout_seconds
-    while _is_server(running.pid):
-        if time.monotonic() > until:
-            os.kill(running.pid, signal.SIGKILL)
-        time.sleep(0.02)
-    ready_file(home).unlink(missing_ok=True)
-    return True
+        raise ServingError(f"no inference server answers for {settings.home.root}; {_HINT}")
+    return PredictClient(running.url, token=token)
 
 
 def _is_server(pid: int) -> bool:
@@ -114,6 +92,8 @@ def _is_server(pid: int) -> bool:
 class PredictClient:
     """Asks a server over one kept connection. Not for several threads at once: each takes its own."""
 
+    Refused = RequestError
+
     def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -123,21 +103,13 @@ class PredictClient:
         self._url = url
         self._head = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
 
-    @classmethod
-    def of(cls, home: Home, *, token: str | None = None) -> Self:
-        """Client of this home's server; ServingError where none runs."""
-        running = find_server(home)
-        if running is None:
-            raise ServingError(f"no inference server answers for {home.root}; {_HINT}")
-        return cls(running.url, token=token)
-
     def predict(self, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Ask for rows of named columns; times may be datetimes. RequestError where the server refuses them, naming the field."""
         return self.request("POST", f"/v1/models/{model}:predict", {"rows": list(rows)})
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """One JSON request; refusals come as the error of their kind."""
-        data = None if body is None else json.dumps(body, default=_as_json, allow_nan=False).encode()
+        data = None if body is None else _encode(body)
         status, answer = self._send(method, path, data)
         try:
             value = json.loads(answer)
@@ -178,32 +150,31 @@ class PredictClient:
 _ERRORS: dict[int, type[ServingError]] = {400: RequestError, 401: AccessError, 403: AccessError, 404: RequestError, 413: RequestError}
 
 
-def _as_json(value: Any) -> Any:
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if hasattr(value, "tolist"):  # numpy scalars and arrays
-        return value.tolist()
-    raise RequestError(f"a {type(value).__name__} cannot be sent to the inference server; use text, numbers, booleans, times or null")
+def _encode(body: Any) -> bytes:
+    """JSON: times as ISO 8601, NaN as null, numpy values as what they hold."""
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise RequestError(f"the rows cannot be sent: {error}; use text, numbers, booleans, times or null") from error
 
 
 class LocalServing:
     """Serving target on this machine, over the server's admin routes."""
 
-    def __init__(self, home: Home, *, resolve: Callable[[str], Path]) -> None:
-        """`resolve` gives the local folder of a digest (`ArtifactStore.path`)."""
-        self._home = home
-        self._resolve = resolve
+    def __init__(self, settings: Settings, artefacts: ArtifactStore) -> None:
+        self._settings = settings
+        self._artefacts = artefacts
 
     def load(self, model: str, digest: str) -> None:
         """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
-        self._ask("POST", model, "load", {"digest": digest, "path": str(self._resolve(digest).absolute())})
+        self._ask("POST", model, "load", {"digest": digest, "path": str(self._artefacts.path(digest).absolute())})
 
     def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:
         """Set who answers; in force when this returns."""
         self._ask("POST", model, "traffic", {"live": live, "challenger": challenger, "mode": mode, "percent": percent})
 
     def status(self, model: str) -> dict[str, Any]:
-        """Traffic and figures; `arms` holds ArmFigures by digest."""
+        """Traffic and figures; `arms` holds ArmFigures by digest. A model the server does not know has nothing live."""
         found = self._ask("GET", model)
         return {**found, "arms": {digest: from_mapping(ArmFigures, figures) for digest, figures in found["arms"].items()}}
 
@@ -216,6 +187,6 @@ class LocalServing:
         return [Path(segment) for segment in self._ask("POST", model, "rotate", {})["segments"]]
 
     def _ask(self, method: str, model: str, verb: str = "", body: Any = None) -> Any:
-        token = mint(self._home.keys, scopes=("admin",), lifetime=_ADMIN_TOKEN, subject="platform")
-        with PredictClient.of(self._home, token=token) as client:
+        token = mint(self._settings.home.keys, scopes=("admin",), seconds=_ADMIN_TOKEN_SECONDS, subject="platform")
+        with connect(self._settings, token=token) as client:
             return client.request(method, f"/admin/models/{model}" + (f"/{verb}" if verb else ""), body)

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 import uuid
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 
 import jwt
@@ -37,9 +37,7 @@ def ensure_signing_key(keys_dir: Path) -> Path:
     return file
 
 
-def mint(
-    keys_dir: Path, *, scopes: tuple[str, ...], lifetime: timedelta = timedelta(days=1), subject: str = "local", audience: str = AUDIENCE
-) -> str:
+def mint(keys_dir: Path, *, scopes: Sequence[str], seconds: int = 86400, subject: str = "local", audience: str = AUDIENCE) -> str:
     """Sign a token with these scopes: `predict`, `predict:<model>`, `admin`. An unknown scope raises AccessError."""
     for scope in scopes:
         if scope not in (PREDICT, ADMIN) and not _MODEL_SCOPE.match(scope):
@@ -53,7 +51,7 @@ def mint(
         "sub": subject,
         "scope": " ".join(scopes),
         "iat": now,
-        "exp": now + int(lifetime.total_seconds()),
+        "exp": now + seconds,
         "jti": uuid.uuid4().hex,
     }
     return jwt.encode(claims, _read_key(ensure_signing_key(keys_dir)), algorithm=ALGORITHM)

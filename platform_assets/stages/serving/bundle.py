@@ -75,7 +75,10 @@ class Bundle:
 
 def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:
     """Verify every file, build the session, warm it and hold it against the recorded answers; anything wrong is a ServingError."""
-    files = _verified_files(path, model=model)
+    manifest = _read_manifest(path)
+    if manifest["model"] != model:
+        raise ServingError(f"{path} is a release of {manifest['model']}, {model} was asked for")
+    files = _verified_files(manifest, path)
     try:
         schema = read_record(FeatureSchema, files[SCHEMA_FILE])
         samples = json.loads(files[SAMPLES_FILE])
@@ -103,28 +106,37 @@ def _options() -> Any:
     return options
 
 
-def _verified_files(path: Path, *, model: str) -> dict[str, bytes]:
-    """Read what the server needs into memory; the bytes that were hashed are the bytes that are used."""
+def verify_bundle(path: Path) -> int:
+    """Recompute every hash of a release; return how many files it has, or raise ServingError naming the one that is wrong."""
+    return len(_verified_files(_read_manifest(path), path))
+
+
+def _verified_files(manifest: dict[str, Any], path: Path) -> dict[str, bytes]:
+    """Read every listed file; the bytes that were hashed are the bytes that are used."""
+    listed = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
     needed = (MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE)
-    try:
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
-        listed = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-        owner = manifest["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServingError(f"{path} holds no release: {MANIFEST_FILE} cannot be read ({error})") from error
-    if owner != model:
-        raise ServingError(f"{path} is a release of {owner}, {model} was asked for")
     if missing := [name for name in needed if name not in listed]:
         raise ServingError(f"{path / MANIFEST_FILE} does not list {', '.join(missing)}; a release needs {', '.join(needed)}")
-    kept = {}
+    files = {}
     for name, expected in listed.items():
-        content = _read_inside(path, name)
-        found = hashlib.sha256(content).hexdigest()
+        files[name] = _read_inside(path, name)
+        found = hashlib.sha256(files[name]).hexdigest()
         if found != expected:
             raise ServingError(f"{path / name} was altered: its SHA-256 is {found[:12]}..., the manifest says {str(expected)[:12]}...")
-        if name in needed:
-            kept[name] = content
-    return kept
+    return files
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
+        whole = isinstance(manifest["model"], str) and all(
+            isinstance(entry["path"], str) and isinstance(entry["sha256"], str) for entry in manifest["files"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServingError(f"{path} holds no release: {MANIFEST_FILE} cannot be read ({error})") from error
+    if not whole:
+        raise ServingError(f"{path / MANIFEST_FILE} is wrong; it needs model, and files as a list of path and sha256")
+    return dict(manifest)
 
 
 def _read_inside(folder: Path, name: str) -> bytes:

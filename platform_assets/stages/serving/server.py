@@ -29,7 +29,7 @@ from platform_assets.stages.serving.online import OnlineReader
 from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.shadow import Shadow
 
-DRAIN_SECONDS = 15.0
+DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
 _BACKLOG = 1024
 _LAST_CALLS_SECONDS = 0.1  # connections that the kernel accepted already are still taken while draining begins
 
