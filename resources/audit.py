@@ -106,5 +106,5 @@ def _head(state: sqlite3.Connection) -> tuple[int, str]:
 
 def _walk(state: sqlite3.Connection, subject: str | None) -> Iterator[dict[str, Any]]:
     names = (*_FIELDS, "hash")
-    rows = state.execute(f"SELECT {', '.join(names)} FROM audit WHERE ?1 IS NULL OR subject = ?1 ORDER BY seq", (subject,))
+    rows = state.execute(f"SELECT {', '.join(names)} FROM audit WHERE ?1 IS NULL OR subject = ?1 ORDER BY seq", (subject,))  # noqa: S608  (our own column names)
     return (dict(zip(names, row, strict=True)) for row in rows)

@@ -38,7 +38,7 @@ class MemoryRegistry:
         }
         return run_id
 
-    def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
+    def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:  # noqa: ARG002  (the port's signature)
         """Return the version of this bundle's digest, a new one when it is new."""
         digest = tags.get("digest", bundle.name)
         versions = self._versions.setdefault(model, [])

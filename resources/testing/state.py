@@ -74,7 +74,7 @@ class MemoryLedger:
         self._rows: list[tuple[float, str, str, float, float]] = []
 
     @contextmanager
-    def measure(self, *, model: str, stage: str, run_id: str) -> Iterator[None]:
+    def measure(self, *, model: str, stage: str, run_id: str) -> Iterator[None]:  # noqa: ARG002  (the port's signature)
         """Measure what happens inside."""
         wall, cpu = time.perf_counter(), cpu_seconds()
         try:
