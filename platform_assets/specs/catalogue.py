@@ -155,6 +155,8 @@ def _salvage(spec: type[BaseModel], attributes: Any, error: ValidationError) -> 
 
 def _faults_of(file: str, spec: type[BaseModel], error: ValidationError) -> Iterator[Fault]:
     for item in error.errors(include_url=False):
+        if isinstance(item["input"], str) and "{{" in item["input"]:
+            continue  # reported as a template already
         loc = [str(part) for part in item["loc"]]
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
