@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.records import Feature, TablePin, ViewTable
 
 
-class InMemoryFeatureStore:
+class MemoryFeatureStore:
     """Implements `ports.FeatureStore` over any table store."""
 
     def __init__(self, tables: TableStore) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from platform_assets.specs.records import Feature, TablePin, ViewTable
-from resources.feast_store.store import FeastFeatureStore
-from resources.testing.features import InMemoryFeatureStore
+from platform_assets.specs.records import Feature, ViewTable
+from resources.delta_tables import DeltaTableStore
+from resources.feast_store import FeastFeatureStore
+from resources.testing.features import MemoryFeatureStore
 
 T0 = datetime(2026, 1, 1)
 KINDS = {"score": "numeric", "colour": "category", "since": "date", "pixels": "image"}
@@ -21,36 +22,14 @@ MANY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChe
 NAMES = count()
 
 
-class DeltaFolder:
-    """As much of a table store as feature stores use."""
-
-    def __init__(self, root):
-        self._root = root
-
-    def replace(self, table, rows):
-        from deltalake import DeltaTable, write_deltalake
-
-        write_deltalake(self.location(table), rows, mode="overwrite", schema_mode="overwrite")
-        version = DeltaTable(self.location(table)).version()
-        return TablePin(table=table, version=version, rows=rows.num_rows, content_hash=f"{table}-{version}")
-
-    def read(self, pin, *, columns=None):
-        from deltalake import DeltaTable
-
-        return DeltaTable(self.location(pin.table), version=pin.version).to_pyarrow_table(columns=columns)
-
-    def location(self, table):
-        return str(self._root / table)
-
-
 @pytest.fixture
 def tables(tmp_path):
-    return DeltaFolder(tmp_path / "tables")
+    return DeltaTableStore(tmp_path / "tables")
 
 
 @pytest.fixture(params=["in_memory", "feast"])
 def store(request, tables, tmp_path):
-    return InMemoryFeatureStore(tables) if request.param == "in_memory" else FeastFeatureStore(tmp_path / "feast", tables=tables)
+    return MemoryFeatureStore(tables) if request.param == "in_memory" else FeastFeatureStore(tmp_path / "feast", tables=tables)
 
 
 def things(rows):
