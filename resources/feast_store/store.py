@@ -137,7 +137,7 @@ class FeastFeatureStore:
         return [entity, FeatureView(name=view.name, entities=[entity], schema=schema, source=source, ttl=ttl, tags=tags)]
 
     def _store(self) -> feast.FeatureStore:
-        if self._feast is None:
+        if self._feast is None or not self._registry_path.exists():
             silence_telemetry()
             from feast import FeatureStore, RepoConfig
             from feast.repo_config import RegistryConfig
