@@ -31,7 +31,7 @@ class Source(Protocol):
     """Rows of a dataset as they are known at a time."""
 
     def read(self, until: datetime | None) -> Iterator[pa.Table]:
-        """Yield chunks of rows whose event is not after `until`; labels not known by then are null. None: everything, as known at the end."""
+        """Yield chunks of rows whose event is not after `until`, labels not known by then null. None: everything, as known at the end."""
 
 
 class TableStore(Protocol):
@@ -79,19 +79,26 @@ class FeatureStore(Protocol):
         """Register views; False, and nothing is written, where every one stands there as asked."""
 
     def materialise(self, view: ViewTable) -> int:
-        """Bring online values up to the view's pinned table, newest row an entity; return how many entities were written. The same pin again writes none."""
+        """Bring online values up to the view's pinned table, newest row an entity; return how many entities changed, none for the same pin."""
 
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read newest values, in the order asked, by feature name (date: naive UTC datetime, seconds); None where an entity is unknown."""
 
     def historical(self, entities: pa.Table, features: Sequence[Feature], *, views: Sequence[ViewTable], event_time: str) -> pa.Table:
-        """Point-in-time join: one column a feature, row for row with `entities`: the newest value not after the row's event time, null where none."""
+        """Point-in-time join: a column a feature, row for row with `entities`: the newest value not after the event time, or null."""
 
 
 class ModelRegistry(Protocol):
     """Experiment log and registry; aliases are champion and challenger."""
 
-    def log_training(self, model: str, params: Mapping[str, Any], metrics: Mapping[str, float], curve: Sequence[Mapping[str, float]], tags: Mapping[str, str]) -> str:
+    def log_training(
+        self,
+        model: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        curve: Sequence[Mapping[str, float]],
+        tags: Mapping[str, str],
+    ) -> str:
         """Log one training; return its run id."""
 
     def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
