@@ -79,7 +79,7 @@ class FeatureStore(Protocol):
         """Register views; False, and nothing is written, where every one stands there as asked."""
 
     def materialise(self, view: ViewTable) -> int:
-        """Bring online values up to the view's pinned table, newest row an entity; return how many entities changed, none for the same pin."""
+        """Bring online values up to the pinned table, newest row an entity; return how many entities changed: none for the same pin."""
 
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read newest values, in the order asked, by feature name (date: naive UTC datetime, seconds); None where an entity is unknown."""
