@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 
 from platform_assets.errors import DataError
 from platform_assets.specs.records import TablePin
-from platform_assets.stages.datasets.fingerprints import content_hash, first_of_each, last_of_each, row_hashes
+from platform_assets.stages.datasets.fingerprints import HASH_COLUMN, compare, content_hash, first_of_each, last_of_each, with_hashes
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.table import TableMerger
+    from pyarrow.dataset import Dataset
 
 T = TypeVar("T")
-HASH_COLUMN = "_row_hash"
 TRIES = 20
 
 
@@ -42,17 +42,17 @@ class DeltaTableStore:
 
     def merge(self, table: str, rows: pa.Table, *, key: str) -> tuple[int, int]:
         """Insert new keys, replace changed rows, in one commit; the last of several rows of one key counts. Return (new, changed)."""
-        hashed = _with_hashes(last_of_each(rows, key=key))
+        hashed = with_hashes(last_of_each(rows, key=key))
         return self._retry(table, lambda: self._merge_once(table, hashed, key=key))
 
     def append(self, table: str, rows: pa.Table, *, key: str) -> int:
         """Append rows whose key is not there yet, in one commit; the first of several rows of one key counts. Return how many."""
-        hashed = _with_hashes(first_of_each(rows, key=key))
+        hashed = with_hashes(first_of_each(rows, key=key))
         return self._retry(table, lambda: self._append_once(table, hashed, key=key))
 
     def replace(self, table: str, rows: pa.Table) -> TablePin:
         """Make these rows the table's next version; equal content makes no commit."""
-        hashed = _with_hashes(rows)
+        hashed = with_hashes(rows)
         return self._retry(table, lambda: self._replace_once(table, hashed))
 
     def read(self, pin: TablePin, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -70,7 +70,7 @@ class DeltaTableStore:
         absent = [name for name in columns or () if name not in present]
         if absent:
             raise DataError(f"version {pin.version} of table {pin.table} lacks {', '.join(absent)}; it has {', '.join(present)}")
-        return _plain(delta.to_pyarrow_table(columns=present if columns is None else list(columns)))
+        return _plain(open_dataset(delta).to_table(columns=present if columns is None else list(columns)))
 
     def pin(self, table: str) -> TablePin | None:
         """Return the newest version, or None where the table does not exist."""
@@ -82,11 +82,8 @@ class DeltaTableStore:
         if delta is None:
             self._create(table, hashed)
             return hashed.num_rows, 0
-        there = delta.to_pyarrow_table(columns=[key, HASH_COLUMN])
-        place = pc.index_in(hashed[key], value_set=there[key])
-        is_new = pc.is_null(place)
-        old = pc.take(there[HASH_COLUMN], place)
-        is_changed = pc.fill_null(pc.not_equal(old, hashed[HASH_COLUMN]), False)
+        there = open_dataset(delta).to_table(columns=[key, HASH_COLUMN])
+        is_new, is_changed = compare(hashed, there=there, key=key)
         todo = hashed.filter(pc.or_(is_new, is_changed))
         if todo.num_rows:
             _merger(delta, todo, table=table, key=key).when_matched_update_all().when_not_matched_insert_all().execute()
@@ -97,7 +94,7 @@ class DeltaTableStore:
         if delta is None:
             self._create(table, hashed)
             return hashed.num_rows
-        there = delta.to_pyarrow_table(columns=[key])
+        there = open_dataset(delta).to_table(columns=[key])
         fresh = hashed.filter(pc.invert(pc.is_in(hashed[key], value_set=there[key])))
         if fresh.num_rows:
             # A merge, not a plain append: Delta lets plain appends pass each other, and one key would stand there twice.
@@ -135,7 +132,7 @@ class DeltaTableStore:
     def _pin_of(self, table: str, delta: DeltaTable) -> TablePin:
         place = (delta.metadata().id, delta.version())  # the id, because a table may be removed and made again
         if place not in self._pins:
-            hashes = delta.to_pyarrow_table(columns=[HASH_COLUMN])[HASH_COLUMN]
+            hashes = open_dataset(delta).to_table(columns=[HASH_COLUMN])[HASH_COLUMN]
             self._pins[place] = TablePin(table=table, version=delta.version(), rows=len(hashes), content_hash=content_hash(hashes))
         return self._pins[place]
 
@@ -157,13 +154,29 @@ class DeltaTableStore:
         )
 
 
+def open_dataset(delta: DeltaTable) -> Dataset:
+    """Open a version for reading; below a folder Arrow reads the files itself.
+
+    Through deltalake's filesystem, which is Python, a reading thread that outlives the interpreter by a moment ends the process with
+    SIGABRT (seen in one of nine writers that ran side by side).
+    """
+    from urllib.parse import unquote, urlsplit
+
+    from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+    place = urlsplit(delta.table_uri)
+    if place.scheme not in ("", "file"):
+        return delta.to_pyarrowopen_dataset()
+    return delta.to_pyarrowopen_dataset(filesystem=SubTreeFileSystem(unquote(place.path), LocalFileSystem()))
+
+
 def _merger(delta: DeltaTable, rows: pa.Table, *, table: str, key: str) -> TableMerger:
     _check_types(delta, rows, table=table)
     return delta.merge(rows, predicate=f't."{key}" = s."{key}"', source_alias="s", target_alias="t", merge_schema=True)
 
 
 def _check_types(delta: DeltaTable, rows: pa.Table, *, table: str) -> None:
-    stored = {field.name: field for field in delta.to_pyarrow_dataset().schema}
+    stored = {field.name: field for field in open_dataset(delta).schema}
     for field in rows.schema:
         there = stored.get(field.name)
         if there is not None and not _same_type(there.type, field.type):
@@ -183,7 +196,3 @@ def _plain(rows: pa.Table) -> pa.Table:
     """Give list columns back under Arrow's own inner name, so that what was written equals what is read."""
     fields = [pa.field(field.name, pa.list_(field.type.value_type)) if pa.types.is_list(field.type) else field for field in rows.schema]
     return rows.cast(pa.schema(fields))
-
-
-def _with_hashes(rows: pa.Table) -> pa.Table:
-    return rows.append_column(HASH_COLUMN, row_hashes(rows))

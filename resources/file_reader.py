@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from platform_assets.errors import SourceError
+from resources.delta_tables import open_dataset
 
 CHUNK_ROWS = 50_000
 CSV_BLOCK_BYTES = 16 * 2**20
@@ -68,10 +69,17 @@ def _files(fs: Any, root: str, path: str, format_: str) -> list[str]:
     return files
 
 
+def _is_local(fs: Any) -> bool:
+    """Local files are read by Arrow itself: its threads then never wait for Python, not even while the interpreter ends."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(fs, LocalFileSystem)
+
+
 def _read_parquet(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
-    with fs.open(file, "rb") as handle:
+    with pa.OSFile(file) if _is_local(fs) else fs.open(file, "rb") as handle:
         try:
             reader = pq.ParquetFile(handle)
         except pa.ArrowException as error:
@@ -94,7 +102,7 @@ def _read_csv(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         header = handle.readline().decode("utf-8-sig", errors="replace").strip()
     if not header:
         raise SourceError(f"{file} is empty; a CSV file needs a first line with the names of its columns")
-    with fs.open(file, "rb", compression="infer") as handle:
+    with pa.input_stream(file, compression="detect") if _is_local(fs) else fs.open(file, "rb", compression="infer") as handle:
         try:
             # Everything as text: the declared types read it, and an odd value is then named together with its column.
             convert = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
@@ -113,7 +121,7 @@ def _read_delta(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     from deltalake.exceptions import DeltaError
 
     try:
-        dataset = DeltaTable(path).to_pyarrow_dataset()
+        dataset = open_dataset(DeltaTable(path))
         wanted = [name for name in columns if name in dataset.schema.names]
         for batch in dataset.to_batches(columns=wanted or None, batch_size=CHUNK_ROWS):
             yield pa.Table.from_batches([batch])

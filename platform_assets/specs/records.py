@@ -98,6 +98,17 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """A delivery held against its contract. `good`: it may come into force, without the rows of `offending_keys`."""
+
+    good: bool
+    checks: tuple[CheckResult, ...]
+    offending_keys: tuple[str, ...]
+    rows: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class InForce:
     """The version of a dataset that downstream reads: the newest one that fulfilled its contract."""
 
@@ -303,14 +314,19 @@ class WindowReport:
 
 
 @dataclass(frozen=True)
-class Performance:
-    """The leading metric of a window, once enough of its labels are known."""
+class WindowPerformance:
+    """Leading metric of one window's rows whose label is known; `settled` once enough are for a judgement."""
 
     window: int
-    version: str
-    metric: float
-    expected: float
+    last_event: str
+    rows: int
     labelled: int
+    metric: str
+    value: float | None
+    promised: float
+    settled: bool
+    dropped: bool
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -318,12 +334,23 @@ class DriftReport:
     """All windows so far, and the labelled figures of those whose labels came."""
 
     windows: tuple[WindowReport, ...]
-    performance: tuple[Performance, ...] = ()
+    performance: tuple[WindowPerformance, ...] = ()
 
     @property
     def first_drifted_row(self) -> int | None:
         """Row of the log at which the first drifted window begins."""
         return next((window.first_row for window in self.windows if window.drifted), None)
+
+
+@dataclass(frozen=True)
+class DriftPointer:
+    """Where a drift report lies, and what it says in short: the windows themselves are too many for the event log."""
+
+    digest: str
+    windows: int
+    drifted: bool
+    first_drifted_row: int | None
+    evidence: str
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+HASH_COLUMN = "_row_hash"
 HASH_BYTES = 16
 KEY_DIGITS = 32
 _MISSING = "~"
@@ -67,6 +68,18 @@ def first_of_each(rows: pa.Table, *, key: str) -> pa.Table:
 def last_of_each(rows: pa.Table, *, key: str) -> pa.Table:
     """Keep the last row of every key, in order."""
     return _one_of_each(rows, key, "max")
+
+
+def with_hashes(rows: pa.Table) -> pa.Table:
+    """Add the row hashes as column `_row_hash`."""
+    return rows.append_column(HASH_COLUMN, row_hashes(rows))
+
+
+def compare(hashed: pa.Table, *, there: pa.Table, key: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Tell of every hashed row whether its key is new, and whether its content differs from the row of that key that is there."""
+    place = pc.index_in(hashed[key], value_set=there[key])
+    differs = pc.not_equal(pc.take(there[HASH_COLUMN], place), hashed[HASH_COLUMN])
+    return pc.is_null(place), pc.fill_null(differs, False)
 
 
 def _one_of_each(rows: pa.Table, key: str, which: str) -> pa.Table:
