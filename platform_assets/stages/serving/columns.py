@@ -6,6 +6,7 @@ Optimistic: a whole request is converted at once, and only where that fails are 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,13 @@ def days_since_epoch(text: str) -> float:
 def as_time(days: float) -> str:
     """Inverse of `days_since_epoch`, to the second."""
     return (_EPOCH + timedelta(seconds=round(days * 86400))).isoformat()
+
+
+def _logged_time(days: float) -> str | float:
+    try:
+        return as_time(days)
+    except OverflowError:  # a tensor may hold any number; the log shows it as it came
+        return days
 
 
 class RowReader:
@@ -179,7 +187,7 @@ class RowReader:
         for at, row in enumerate(rows):
             for place, name in enumerate(self._numbers if batch.numeric is not None else ()):
                 value = float(batch.numeric[at, place])  # type: ignore[index]
-                row[name] = None if value != value else as_time(value) if place in self._dates else value  # noqa: PLR0124 - NaN
+                row[name] = None if math.isnan(value) else _logged_time(value) if place in self._dates else value
             for place, name in enumerate(self._categories if batch.categorical is not None else ()):
                 row[name] = batch.categorical[at, place] or None  # type: ignore[index]
             start = 0

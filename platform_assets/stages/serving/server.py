@@ -31,7 +31,8 @@ from platform_assets.stages.serving.shadow import Shadow
 
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
 _BACKLOG = 1024
-_LAST_CALLS_SECONDS = 0.1  # connections that the kernel accepted already are still taken while draining begins
+# First not ready, then no new connections, then `Connection: close`: told to close first, callers would come back into a closing door.
+_LAST_CALLS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,6 @@ async def _serve(config: ServerConfig) -> None:
     _announce(config.ready_file, host=config.host, port=listening.getsockname()[1])
     await stop.wait()
     app.ready = False
-    http.draining = True
     await asyncio.sleep(_LAST_CALLS_SECONDS)
     server.close()
     await http.drain(DRAIN_SECONDS)
