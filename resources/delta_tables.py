@@ -166,8 +166,8 @@ def open_dataset(delta: DeltaTable) -> Dataset:
 
     place = urlsplit(delta.table_uri)
     if place.scheme not in ("", "file"):
-        return delta.to_pyarrowopen_dataset()
-    return delta.to_pyarrowopen_dataset(filesystem=SubTreeFileSystem(unquote(place.path), LocalFileSystem()))
+        return delta.to_pyarrow_dataset()
+    return delta.to_pyarrow_dataset(filesystem=SubTreeFileSystem(unquote(place.path), LocalFileSystem()))
 
 
 def _merger(delta: DeltaTable, rows: pa.Table, *, table: str, key: str) -> TableMerger:
