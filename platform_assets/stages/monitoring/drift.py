@@ -70,7 +70,9 @@ def report_window(
     )
 
 
-def _compare(past: SignalReference, now: Signal, *, rows: int, tests: int, importance: Mapping[str, float], spec: MonitoringSpec) -> ColumnDrift:
+def _compare(
+    past: SignalReference, now: Signal, *, rows: int, tests: int, importance: Mapping[str, float], spec: MonitoringSpec
+) -> ColumnDrift:
     before, after = _cells(past, now)
     effect = measure_effect(past.kind, before, after)
     if past.kind == "category":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from platform_assets.errors import DataError
 from platform_assets.stages.monitoring.drift import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pyarrow as pa
@@ -23,21 +23,26 @@ _TEXTS = ("prediction_id", "request_id", "model", "version", "digest", "key", "i
 _TIMES = ("time", "event_time")
 
 
-def read_segments(segments: Sequence[Path], *, classes: Sequence[str]) -> pa.Table:
+def parse_segments(segments: Sequence[Path]) -> pa.Table:
     """Read segments (one JSON object a line) into one table, oldest first; a torn last line is left out, any other bad one is a DataError.
 
     Columns: prediction_id, request_id, model, version, digest, key (text), time and event_time (timestamp us), inputs (JSON text),
-    label (the predicted class), probabilities (list of double, in the order of `classes`).
+    label (the predicted class), probabilities (list of double, in the order of the schema's classes, as the server writes them), actual
+    (the outcome, null until `attach_labels` finds it).
     """
     import pyarrow as pa
 
-    rows = [row for segment in segments for row in _read(segment, tuple(classes))]
-    fields = [(name, pa.string()) for name in _TEXTS] + [(name, pa.timestamp("us")) for name in _TIMES] + [("probabilities", pa.list_(pa.float64()))]
+    rows = [row for segment in segments for row in _read(segment)]
+    fields = (
+        [(name, pa.string()) for name in _TEXTS]
+        + [(name, pa.timestamp("us")) for name in _TIMES]
+        + [("probabilities", pa.list_(pa.float64())), ("actual", pa.string())]
+    )
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 
 def unpack_inputs(log: pa.Table, *, schema: FeatureSchema) -> pa.Table:
-    """Return the logged inputs as plain feature columns (numeric double, category string, date timestamp, image list) and the event time."""
+    """Return the logged inputs as plain feature columns (double, string, timestamp, list) and the event time."""
     import pyarrow as pa
 
     inputs = [json.loads(text) for text in log["inputs"].to_pylist()]
@@ -62,14 +67,27 @@ def cut_windows(log: pa.Table, *, window_rows: int, done: int = 0) -> Iterator[t
         yield Window(index, index * window_rows, (index + 1) * window_rows - 1, versions), rows
 
 
-def join_labels(log: pa.Table, *, labels: Mapping[str, str]) -> pa.Table:
-    """Add `actual`: the known outcome by key, null where it is not known yet."""
+def attach_labels(log: pa.Table, known: pa.Table, *, key: str, label: str) -> pa.Table:
+    """Return the rows of the log whose outcome was not known and now is, `actual` filled from `known` (columns `key` and `label`)."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    return log.append_column("actual", pa.array([labels.get(key) if key is not None else None for key in log["key"].to_pylist()], pa.string()))
+    waiting = log.filter(pc.is_null(log["actual"]))
+    outcomes = {
+        str(name): _as_class(value)
+        for name, value in zip(known[key].to_pylist(), known[label].to_pylist(), strict=True)
+        if value is not None
+    }
+    actual = pa.array([outcomes.get(name) for name in waiting["key"].to_pylist()], pa.string())
+    filled = waiting.set_column(waiting.column_names.index("actual"), "actual", actual)
+    return filled.filter(pc.is_valid(actual))
 
 
-def _read(segment: Path, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _as_class(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read(segment: Path) -> Iterator[dict[str, Any]]:
     import orjson
 
     lines = segment.read_bytes().split(b"\n")
@@ -77,14 +95,16 @@ def _read(segment: Path, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         if not line:
             continue
         try:
-            yield _row(orjson.loads(line), classes)
+            yield _row(orjson.loads(line))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             if number == len(lines):
                 return  # no newline after it: the writer was killed inside this line
-            raise DataError(f"{segment}: line {number} is not a logged prediction ({error}); move the segment away to go on without it") from error
+            raise DataError(
+                f"{segment}: line {number} is not a logged prediction ({error}); move the segment away to go on without it"
+            ) from error
 
 
-def _row(line: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
+def _row(line: dict[str, Any]) -> dict[str, Any]:
     shares = line["probabilities"]
     texts = {name: None if line[name] is None else str(line[name]) for name in _TEXTS if name != "inputs"}
     return {
@@ -92,7 +112,7 @@ def _row(line: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
         "inputs": json.dumps(line["inputs"], sort_keys=True, separators=(",", ":")),
         "time": _parse_time(line["time"]),
         "event_time": _parse_time(line["event_time"]),
-        "probabilities": [shares[name] for name in classes] if isinstance(shares, dict) else shares,
+        "probabilities": list(shares.values()) if isinstance(shares, dict) else shares,
     }
 
 

@@ -27,7 +27,11 @@ def measure_window(rows: pa.Table, *, window: Window, classes: Sequence[str], ki
     """
     metric = METRICS[kind][0]
     places = {name: place for place, name in enumerate(classes)}
-    labelled = [(places[actual], shares) for actual, shares in zip(rows["actual"].to_pylist(), rows["probabilities"].to_pylist(), strict=True) if actual in places]
+    labelled = [
+        (places[actual], shares)
+        for actual, shares in zip(rows["actual"].to_pylist(), rows["probabilities"].to_pylist(), strict=True)
+        if actual in places
+    ]
     value = None
     if labelled:
         labels, shares = (np.array(part) for part in zip(*labelled, strict=True))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DPI = 110
 
 
-def draw_drift_map(reports: Sequence[WindowReport]) -> bytes:
+def draw_drift(reports: Sequence[WindowReport]) -> bytes:
     """Heat map: windows across, columns down (most important first), effect over threshold as colour, a dot where a column drifted."""
     names = [column.column for column in sorted(reports[-1].columns, key=lambda column: -column.importance)] if reports else []
     found = [{column.column: column for column in report.columns} for report in reports]
@@ -38,10 +38,10 @@ def draw_drift_map(reports: Sequence[WindowReport]) -> bytes:
 
 def draw_performance(windows: Sequence[WindowPerformance], *, decisions: Mapping[int, str]) -> bytes:
     """Leading metric by window against what was promised; `decisions` marks windows with a word, e.g. {4: "retraining asked"}."""
-    known = [window for window in windows if window.value is not None]
+    known = [(window, window.value) for window in windows if window.value is not None]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([w.window for w in known], [w.value for w in known], "o-", markersize=3, label="measured")
+    axes.plot([w.window for w, _ in known], [value for _, value in known], "o-", markersize=3, label="measured")
     axes.step([w.window for w in windows], [w.promised for w in windows], where="mid", linestyle="--", color="grey", label="promised")
     for place, word in decisions.items():
         axes.axvline(place, color="tab:red", linewidth=1)

@@ -21,7 +21,7 @@ class RetrainingOutcome:
 
 
 def judge_outcome(metric: str, *, before: float, after: float, least_gain: float = 0.0) -> RetrainingOutcome:
-    """Compare the live model (`before`) and the new one (`after`) on the same newest labelled rows; helped means a gain above `least_gain`."""
+    """Compare the live model (`before`) and the new one (`after`) on the same rows; helped means a gain above `least_gain`."""
     if metric not in HIGHER_IS_BETTER:
         raise ValueError(f"no metric {metric!r}; known: {', '.join(HIGHER_IS_BETTER)}")
     gain = after - before if HIGHER_IS_BETTER[metric] else before - after

@@ -10,12 +10,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from platform_assets.specs.model import RetrainingSpec
 
@@ -25,7 +25,7 @@ Outcome = Literal["pending", "helped", "did_not_help", "failed"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known at the time of deciding: all windows in order, all settled performance windows in order, rows since the last training."""
+    """What is known at the time of deciding: windows in order, their performance in order, rows since the last training."""
 
     drift: tuple[WindowReport, ...] = ()
     performance: tuple[WindowPerformance, ...] = ()
@@ -51,6 +51,22 @@ class Breach:
     since: str
     sentence: str
     figures: dict[str, float]
+
+
+def read_history(entries: Sequence[Mapping[str, Any]]) -> tuple[PastRetraining, ...]:
+    """Past retrainings from audit entries: action `retraining` (verdict_id, trigger, at) and `retraining_outcome` (verdict_id, outcome, at)."""
+    outcomes = {entry["detail"]["verdict_id"]: entry["detail"] for entry in entries if entry["action"] == "retraining_outcome"}
+    return tuple(_read_past(entry["detail"], outcomes.get(entry["detail"]["verdict_id"])) for entry in entries if entry["action"] == "retraining")
+
+
+def _read_past(asked: Mapping[str, Any], ended: Mapping[str, Any] | None) -> PastRetraining:
+    return PastRetraining(
+        verdict_id=asked["verdict_id"],
+        trigger=asked["trigger"],
+        decided_at=datetime.fromisoformat(asked["at"]),
+        outcome=ended["outcome"] if ended else "pending",
+        finished_at=datetime.fromisoformat(ended["at"]) if ended else None,
+    )
 
 
 def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: datetime, spec: RetrainingSpec) -> RetrainingVerdict:

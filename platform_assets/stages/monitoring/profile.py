@@ -1,0 +1,41 @@
+"""What monitoring needs to know of a release, made once from its training set and stored in its bundle as profile.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from platform_assets.answers import open_model
+from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.stages.monitoring.importance import share_importance
+from platform_assets.stages.monitoring.reference import Reference, build_reference
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from platform_assets.specs.model import ModelSpec
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Drift reference and each feature's share of the importance."""
+
+    reference: Reference
+    importance: dict[str, float]
+
+
+def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> str:
+    """Profile a model file on its training set folder (train.parquet, holdout.parquet, schema.json); return canonical JSON."""
+    import pyarrow.parquet as pq
+
+    schema = read_record(FeatureSchema, (data_dir / "schema.json").read_text(encoding="utf-8"))
+    answer = open_model(model_file, schema=schema)
+    train, holdout = (pq.read_table(data_dir / f"{part}.parquet") for part in ("train", "holdout"))
+    reference = build_reference(train, schema=schema, probabilities=answer(train), window_rows=model.monitoring.window_rows)
+    importance = share_importance(holdout, schema=schema, kind=model.target.kind, answer=answer)
+    return to_json(Profile(reference, importance))
+
+
+def read_profile(bundle: Path) -> Profile:
+    """Read the profile of a release's bundle."""
+    return read_record(Profile, (bundle / "profile.json").read_bytes())

@@ -1,0 +1,58 @@
+"""The drift report of a model, window after window: those already reported stay as they are, new ones are added."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from platform_assets.specs.records import DriftReport, FeatureSchema, WindowPerformance, read_record
+from platform_assets.stages.monitoring.drift import report_window
+from platform_assets.stages.monitoring.log import cut_windows, stack_probabilities, unpack_inputs
+from platform_assets.stages.monitoring.performance import measure_window
+from platform_assets.stages.monitoring.profile import read_profile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from platform_assets.specs.model import ModelSpec
+
+
+def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Path, model: ModelSpec) -> DriftReport:
+    """Hold every full window that is not in `previous` yet against the live release's profile; measure those whose labels came in.
+
+    `log`: the production log with `actual`; `bundle`: folder of the release that is live.
+    """
+    spec = model.monitoring
+    schema = read_record(FeatureSchema, (bundle / "schema.json").read_bytes())
+    profile = read_profile(bundle)
+    promised = json.loads((bundle / "metrics.json").read_bytes())["holdout"][model.leading_metric]
+    windows = list(previous.windows) if previous else []
+    measured = {figures.window: figures for figures in previous.performance} if previous else {}
+    for window, rows in cut_windows(log, window_rows=spec.window_rows):
+        if window.index >= len(windows):
+            probabilities = stack_probabilities(rows)
+            inputs = unpack_inputs(rows, schema=schema)
+            windows.append(
+                report_window(
+                    profile.reference,
+                    inputs,
+                    window=window,
+                    schema=schema,
+                    probabilities=probabilities,
+                    importance=profile.importance,
+                    spec=spec,
+                )
+            )
+        known: WindowPerformance | None = measured.get(window.index)
+        if known is None or not known.settled:
+            measured[window.index] = measure_window(
+                rows,
+                window=window,
+                classes=schema.classes,
+                kind=model.target.kind,
+                promised=known.promised if known else promised,
+                drop=spec.performance_drop,
+            )
+    return DriftReport(tuple(windows), tuple(measured[index] for index in sorted(measured)))

@@ -1,0 +1,119 @@
+"""The release bundle: a folder whose bytes follow from its inputs alone, so that the same inputs give the same digest.
+
+No wall time enters: `created` is the newest event of the training set. Storing, signing and registering are done elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from platform_assets.answers import open_model
+from platform_assets.errors import ReleaseError
+from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.stages.release.model_card import render_html, render_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import numpy as np
+    import pyarrow as pa
+
+    from platform_assets.specs.dataset import DatasetSpec
+    from platform_assets.specs.model import ModelSpec
+    from platform_assets.specs.records import GateVerdict, SearchResult, Selection, Training, TrainingSet
+
+SAMPLE_ROWS = 16
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    model: ModelSpec,
+    dataset: DatasetSpec,
+    selection: Selection,
+    search: SearchResult,
+    verdict: GateVerdict,
+    training: Training,
+    training_set: TrainingSet,
+    candidate_dir: Path,
+    data_dir: Path,
+    profile: str,
+    commit: str,
+    spec_hash: str,
+) -> None:
+    """Write a release into an empty or new folder.
+
+    Files: model.onnx, schema.json, samples.json, metrics.json, lineage.json, candidates.json, profile.json (drift reference and
+    importance, as monitoring made it), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
+    """
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(candidate_dir / "model.onnx", folder / "model.onnx")
+    schema_text = (data_dir / "schema.json").read_text(encoding="utf-8")
+    schema = read_record(FeatureSchema, schema_text)
+    sample = pq.read_table(data_dir / "holdout.parquet").slice(0, SAMPLE_ROWS)
+    lineage = {
+        "model": model.name, "spec_hash": spec_hash, "commit": commit, "dataset": asdict(training_set.dataset),
+        "views": {name: asdict(pin) for name, pin in training_set.views.items()}, "training_set": training_set.digest,
+        "training": training.digest, "warm_start": training.warm_start, "candidate": selection.chosen.digest,
+        "champion_at_gate": verdict.champion,
+    }  # fmt: skip
+    metrics = {"holdout": selection.chosen.metrics, "teacher": training.holdout, "baseline": training.baseline, "gates": asdict(verdict)}
+    texts = {
+        "schema.json": to_json(schema),
+        "samples.json": to_json(make_samples(sample, schema=schema, answer=open_model(folder / "model.onnx", schema=schema))),
+        "metrics.json": to_json(metrics),
+        "lineage.json": to_json(lineage),
+        "candidates.json": to_json({"selection": asdict(selection), "not_made": [asdict(one) for one in search.rejected]}),
+        "profile.json": profile,
+    }
+    card: dict[str, Any] = {
+        "model": model, "dataset": dataset, "selection": selection, "verdict": verdict, "training": training,
+        "training_set": training_set, "lineage": lineage, "schema": schema,
+    }  # fmt: skip
+    texts |= {"model_card.md": render_markdown(**card), "model_card.html": render_html(**card)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    manifest = {"model": model.name, "candidate": selection.chosen.name, "created": training_set.last_event, "files": list_files(folder)}
+    (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
+
+
+def list_files(folder: Path) -> list[dict[str, str]]:
+    """Return path and SHA-256 of every file of a bundle but its manifest, by path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
+    return [{"path": path.relative_to(folder).as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
+
+
+def check_bundle(folder: Path) -> dict[str, Any]:
+    """Return a bundle's manifest; a file that is missing, altered or not listed raises ReleaseError naming it."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
+        listed: Mapping[str, str] = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(f"{folder} holds no release: manifest.json cannot be read ({error})") from error
+    found = {entry["path"]: entry["sha256"] for entry in list_files(folder)}
+    wrong = sorted(name for name in {*listed, *found} if listed.get(name) != found.get(name))
+    if wrong:
+        state = "missing" if wrong[0] not in found else "not listed" if wrong[0] not in listed else "altered"
+        raise ReleaseError(f"{folder / wrong[0]} is {state}; the release is not what its manifest says, make or restore it again")
+    return manifest
+
+
+def make_samples(rows: pa.Table, *, schema: FeatureSchema, answer: Callable[[pa.Table], np.ndarray]) -> dict[str, Any]:
+    """Rows as a caller would send them (only features, dates as ISO 8601, null for missing), and the answers the model must give."""
+    names = [feature.name for feature in schema.features]
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows.select(names).to_pylist()]
+    return {"rows": plain, "probabilities": [[float(share) for share in shares] for shares in answer(rows)]}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124  (NaN is missing)
