@@ -9,6 +9,8 @@ from feast import type_map
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 
+from resources.delta_tables import open_dataset
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -70,8 +72,7 @@ class DeltaSource(DataSource):
 
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:  # noqa: ARG002 Feast's signature
         """Return columns and Arrow type names of the pinned version."""
-        schema = self._open().to_pyarrow_dataset().schema
-        return [(field.name, str(field.type)) for field in schema]
+        return [(field.name, str(field.type)) for field in open_dataset(self._open()).schema]
 
     def get_table_query_string(self) -> str:
         """Name the table for a log; no engine of ours reads it as SQL."""
@@ -79,7 +80,7 @@ class DeltaSource(DataSource):
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Read exactly this version's columns."""
-        return self._open().to_pyarrow_table(columns=list(columns))
+        return open_dataset(self._open()).to_table(columns=list(columns))
 
     def _open(self) -> Any:
         from deltalake import DeltaTable
