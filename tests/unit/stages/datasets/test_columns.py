@@ -46,7 +46,14 @@ def test_what_sources_deliver_becomes_the_declared_type(declared, found, expecte
 
 @pytest.mark.parametrize(
     ("declared", "found"),
-    [("integer", ["many"]), ("integer", [1.5]), ("number", ["1,5"]), ("boolean", ["perhaps"]), ("timestamp", ["yesterday"]), ("timestamp", [20240101])],
+    [
+        ("integer", ["many"]),
+        ("integer", [1.5]),
+        ("number", ["1,5"]),
+        ("boolean", ["perhaps"]),
+        ("timestamp", ["yesterday"]),
+        ("timestamp", [20240101]),
+    ],
 )
 def test_a_value_that_does_not_fit_names_column_and_type(declared, found):
     with pytest.raises(DataError, match=f"the file: column c is declared {declared}"):
@@ -59,7 +66,9 @@ def test_a_missing_column_is_named_with_what_is_there():
 
 
 def test_columns_that_are_not_declared_are_left_behind():
-    rows = conform(pa.table({"secret": [1], "b": [2], "a": [3]}), columns={"a": Column(type="integer"), "b": Column(type="integer")}, where="x")
+    rows = conform(
+        pa.table({"secret": [1], "b": [2], "a": [3]}), columns={"a": Column(type="integer"), "b": Column(type="integer")}, where="x"
+    )
     assert rows.column_names == ["a", "b"]
 
 

@@ -21,7 +21,12 @@ SPEC = DatasetSpec.model_validate(
         "event_time": "at",
         "label": {"column": "paid", "known_at": "due"},
         "history": "2d",
-        "columns": {"id": {"type": "string"}, "at": {"type": "timestamp"}, "due": {"type": "timestamp"}, "paid": {"type": "integer", "nullable": True}},
+        "columns": {
+            "id": {"type": "string"},
+            "at": {"type": "timestamp"},
+            "due": {"type": "timestamp"},
+            "paid": {"type": "integer", "nullable": True},
+        },
     }
 )
 
@@ -34,7 +39,12 @@ def table(*rows):
     ids, at, due, paid = zip(*rows, strict=True)
     stamps = pa.timestamp("us")
     return pa.table(
-        {"id": pa.array(ids, pa.string()), "at": pa.array(map(day, at), stamps), "due": pa.array(map(day, due), stamps), "paid": pa.array(paid, pa.int64())}
+        {
+            "id": pa.array(ids, pa.string()),
+            "at": pa.array(map(day, at), stamps),
+            "due": pa.array(map(day, due), stamps),
+            "paid": pa.array(paid, pa.int64()),
+        }
     )
 
 

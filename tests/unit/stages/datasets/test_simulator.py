@@ -62,11 +62,7 @@ def test_missing_values_and_guests_who_come_again_are_as_in_a_real_file():
 def test_what_is_told_of_a_guest_s_past_had_arrived_before_the_booking():
     rows = simulate(source()).to_pydict()
     for i in range(0, 5_000, 97):
-        past = [
-            j
-            for j in range(5_000)
-            if rows["guest_id"][j] == rows["guest_id"][i] and rows["arrival_date"][j] < rows["booking_date"][i]
-        ]
+        past = [j for j in range(5_000) if rows["guest_id"][j] == rows["guest_id"][i] and rows["arrival_date"][j] < rows["booking_date"][i]]
         canceled = sum(rows["is_canceled"][j] for j in past)
         assert (rows["previous_cancellations"][i], rows["previous_bookings_not_canceled"][i]) == (canceled, len(past) - canceled)
 
@@ -85,7 +81,9 @@ def test_a_model_from_before_the_drift_goes_wrong_and_one_trained_again_recovers
 
     def trained_at(row):
         known = (np.arange(rows.num_rows) < row) & (arrived <= booked[row])
-        return HistGradientBoostingClassifier(max_iter=80, categorical_features="from_dtype", random_state=0).fit(frame[known], outcome[known])
+        return HistGradientBoostingClassifier(max_iter=80, categorical_features="from_dtype", random_state=0).fit(
+            frame[known], outcome[known]
+        )
 
     def auroc(model, first, last):
         return roc_auc_score(outcome[first:last], model.predict_proba(frame[first:last])[:, 1])
