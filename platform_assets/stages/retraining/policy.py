@@ -54,9 +54,13 @@ class Breach:
 
 
 def read_history(entries: Sequence[Mapping[str, Any]]) -> tuple[PastRetraining, ...]:
-    """Past retrainings from audit entries: action `retraining` (verdict_id, trigger, at) and `retraining_outcome` (verdict_id, outcome, at)."""
+    """Past retrainings from audit entries, by `detail`.
+
+    Action `retraining` holds verdict_id, trigger and at; action `retraining_outcome` verdict_id, outcome and at.
+    """
     outcomes = {entry["detail"]["verdict_id"]: entry["detail"] for entry in entries if entry["action"] == "retraining_outcome"}
-    return tuple(_read_past(entry["detail"], outcomes.get(entry["detail"]["verdict_id"])) for entry in entries if entry["action"] == "retraining")
+    asked = [entry["detail"] for entry in entries if entry["action"] == "retraining"]
+    return tuple(_read_past(detail, outcomes.get(detail["verdict_id"])) for detail in asked)
 
 
 def _read_past(asked: Mapping[str, Any], ended: Mapping[str, Any] | None) -> PastRetraining:

@@ -1,0 +1,187 @@
+import json
+from datetime import datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from platform_assets.errors import ReleaseError
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import (
+    Candidate,
+    Feature,
+    FeatureSchema,
+    Rejection,
+    SearchResult,
+    TablePin,
+    Training,
+    TrainingSet,
+    to_json,
+)
+from platform_assets.stages.monitoring.profile import profile_release, read_profile
+from platform_assets.stages.monitoring.report import extend_report
+from platform_assets.stages.release.bundle import check_bundle, write_bundle
+from platform_assets.stages.release.gates import judge
+from platform_assets.stages.release.selection import select
+from platform_assets.stages.serving.bundle import load_bundle, verify_bundle
+from resources.artifacts import FolderArtifactStore
+
+SCHEMA = FeatureSchema(
+    (Feature("price", "numeric", "v", "id"), Feature("arrival", "date", "v", "id"), Feature("channel", "category", "v", "id")),
+    "cancelled", ("no", "yes"), "id", "booked",
+)  # fmt: skip
+MODEL = ModelSpec.model_validate({
+    "name": "m", "owner": "team:a", "purpose": "Predict <cancellations> & resell", "dataset": "d", "features": {"views": ["v"]},
+    "target": {"column": "cancelled", "kind": "binary"}, "training": {"architecture": "tabular_mlp"}, "gates": {"auroc": ">= 0.5"},
+    "monitoring": {"window_rows": 100},
+})  # fmt: skip
+DATASET = DatasetSpec.model_validate({
+    "name": "d", "owner": "team:a", "description": "Bookings", "source": {"kind": "provided"}, "key": "id", "event_time": "booked",
+})  # fmt: skip
+
+
+def table(rows, *, price=100.0):
+    rng = np.random.default_rng(1)
+    booked = [datetime(2016, 1, 1) + timedelta(hours=n) for n in range(rows)]
+    prices = rng.normal(price, 10, rows)
+    return pa.table({
+        "price": pa.array([None if n == 3 else value for n, value in enumerate(prices)], pa.float64()),
+        "arrival": pa.array([at + timedelta(days=int(days)) for at, days in zip(booked, rng.integers(1, 30, rows), strict=True)], pa.timestamp("us")),
+        "channel": pa.array([None if n % 50 == 7 else str(rng.choice(["web", "phone"])) for n in range(rows)]),
+        "cancelled": np.where(prices > 100, "yes", "no"), "id": [str(n) for n in range(rows)], "booked": pa.array(booked, pa.timestamp("us")),
+    })  # fmt: skip
+
+
+def write_model(path):
+    """Probability of yes: a sigmoid of (price - 100) / 10, 0.5 where the price is missing; the category is read and counts nothing."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    nodes = [
+        helper.make_node("Gather", ["numeric", "first"], ["price"], axis=1),
+        helper.make_node("IsNaN", ["price"], ["missing"]),
+        helper.make_node("Where", ["missing", "hundred", "price"], ["filled"]),
+        helper.make_node("Sub", ["filled", "hundred"], ["above"]),
+        helper.make_node("Div", ["above", "ten"], ["scaled"]),
+        helper.make_node("Sigmoid", ["scaled"], ["yes"]),
+        helper.make_node(
+            "LabelEncoder", ["categorical"], ["zero"], domain="ai.onnx.ml", keys_strings=[" "], values_floats=[0.0], default_float=0.0
+        ),
+        helper.make_node("Add", ["yes", "zero"], ["sure"]),
+        helper.make_node("Sub", ["one", "sure"], ["no"]),
+        helper.make_node("Concat", ["no", "sure"], ["probabilities"], axis=1),
+    ]
+    constants = {"first": np.array([0]), "hundred": np.float32([[100]]), "ten": np.float32([[10]]), "one": np.float32([[1]])}
+    inputs = [
+        helper.make_tensor_value_info("numeric", TensorProto.FLOAT, ["n", 2]),
+        helper.make_tensor_value_info("categorical", TensorProto.STRING, ["n", 1]),
+    ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)], ir_version=9)
+    checker.check_model(model)
+    save(model, path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    root = tmp_path_factory.mktemp("parts")
+    (root / "candidate").mkdir()
+    (root / "data").mkdir()
+    write_model(root / "candidate" / "model.onnx")
+    pq.write_table(table(1000), root / "data" / "train.parquet")
+    pq.write_table(table(300), root / "data" / "holdout.parquet")
+    (root / "data" / "schema.json").write_text(to_json(SCHEMA))
+    return root
+
+
+def make(parts, folder):
+    metrics = {"auroc": 0.99, "accuracy": 0.97, "log_loss": 0.3}
+    found = [
+        Candidate(name, "c" * 64, size, 10, metrics, 0.0, cpu, 9.0, 1.0, 2.0, 0.0, 1.0)
+        for name, size, cpu in (("teacher", 900, 80.0), ("int8", 300, 20.0))
+    ]
+    search = SearchResult(tuple(found), (Rejection("prune", "could not be made: no channels"),))
+    selection = select(search.candidates, search.rejected, metric="auroc", compression=MODEL.compression)
+    pin = TablePin("dataset/d/protected", 3, 1300, "h")
+    write_bundle(
+        folder, model=MODEL, dataset=DATASET, selection=selection, search=search, commit="abc", spec_hash="def",
+        verdict=judge(MODEL.gates, found=metrics, champion=None, champion_version=None),
+        training=Training("t" * 64, "s" * 64, 10, 900, metrics, metrics, {"auroc": 0.98}, 12.0),
+        training_set=TrainingSet("s" * 64, {"train": 1000, "holdout": 300}, pin, {"v": pin}, "2016-01-01T00:00:00", "2016-02-11T15:00:00"),
+        candidate_dir=parts / "candidate", data_dir=parts / "data",
+        profile=profile_release(MODEL, model_file=parts / "candidate" / "model.onnx", data_dir=parts / "data"),
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(parts, tmp_path_factory):
+    return make(parts, tmp_path_factory.mktemp("bundle"))
+
+
+def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
+    store = FolderArtifactStore(tmp_path / "store")
+    assert store.put(bundle) == store.put(make(parts, tmp_path / "again"))
+
+
+def test_the_inference_server_takes_the_bundle(bundle):
+    assert verify_bundle(bundle) == 9
+    assert load_bundle(bundle, model="m", digest="d" * 64).schema == SCHEMA
+
+
+def test_samples_are_rows_as_a_caller_sends_them(bundle):
+    samples = json.loads((bundle / "samples.json").read_text())
+    assert len(samples["rows"]) == len(samples["probabilities"]) == 16
+    assert list(samples["rows"][0]) == ["arrival", "channel", "price"]
+    assert samples["rows"][3]["price"] is None
+    assert samples["probabilities"][3] == [0.5, 0.5]
+    assert datetime.fromisoformat(samples["rows"][0]["arrival"])
+
+
+def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
+    manifest = check_bundle(bundle)
+    assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
+
+
+@pytest.mark.parametrize(("change", "word"), [(lambda f: (f / "model.onnx").write_bytes(b"x"), "altered"), (lambda f: (f / "x").touch(), "not listed"),
+                                              (lambda f: (f / "model_card.md").unlink(), "missing"), (lambda f: (f / "manifest.json").unlink(), "cannot be read")])  # fmt: skip
+def test_a_changed_bundle_is_refused_by_name(parts, tmp_path, change, word):
+    folder = make(parts, tmp_path / "b")
+    change(folder)
+    with pytest.raises(ReleaseError, match=word):
+        check_bundle(folder)
+
+
+def test_the_card_says_what_for_how_good_and_why_the_others_were_not_taken(bundle):
+    html, markdown = (bundle / "model_card.html").read_text(), (bundle / "model_card.md").read_text()
+    assert "Predict &lt;cancellations&gt; &amp; resell" in html
+    assert "<svg" in html
+    assert "http" not in html.replace("<!doctype html>", "")
+    for text in ("Predict <cancellations> & resell", "team:a", ">= 0.5", "could not be made: no channels", "2016-02-11T15:00:00"):
+        assert text in markdown
+    assert "{{" not in html + markdown
+
+
+def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change(bundle):
+    profile = read_profile(bundle)
+    assert profile.importance == {"price": 1.0, "arrival": 0.0, "channel": 0.0}
+
+    def log(rows):
+        source = table(rows, price=130.0)
+        inputs = [
+            {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in source.select(["price", "arrival", "channel"]).to_pylist()
+        ]
+        return pa.table({
+            "prediction_id": source["id"], "version": ["v1"] * rows, "time": source["booked"], "event_time": source["booked"], "key": source["id"],
+            "inputs": [json.dumps(row) for row in inputs], "probabilities": [[0.1, 0.9]] * rows, "actual": pa.array(source["cancelled"].to_pylist()),
+        })  # fmt: skip
+
+    one = extend_report(None, log=log(150), bundle=bundle, model=MODEL)
+    two = extend_report(one, log=log(250), bundle=bundle, model=MODEL)
+    assert [(w.window, w.drifted) for w in two.windows] == [(0, True), (1, True)]
+    assert two.windows[0] == one.windows[0]
+    assert two.first_drifted_row == 0
+    assert [p.labelled for p in two.performance] == [100, 100]
