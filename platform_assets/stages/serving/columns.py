@@ -56,8 +56,17 @@ def stack(parts: Sequence[Encoded]) -> Encoded:
     """One batch out of several requests for the same graph."""
     if len(parts) == 1:
         return parts[0]
-    joined = {name: np.concatenate([part.tensors()[name] for part in parts]) for name in parts[0].tensors()}
-    return Encoded(sum(part.rows for part in parts), joined.get("numeric"), joined.get("categorical"), joined.get("image"))
+    return Encoded(
+        sum([part.rows for part in parts]),
+        _join([part.numeric for part in parts]),
+        _join([part.categorical for part in parts]),
+        _join([part.image for part in parts]),
+    )
+
+
+def _join(arrays: list[np.ndarray | None]) -> np.ndarray | None:
+    present = [array for array in arrays if array is not None]
+    return np.concatenate(present) if present else None
 
 
 def days_since_epoch(text: str) -> float:

@@ -22,6 +22,7 @@ import orjson
 MAX_WAITING_ROWS = 100_000
 SEGMENT_BYTES = 64 << 20
 _FLUSH_SECONDS = 0.5
+_WAKE_ROWS = 512  # written earlier under load: waiting rows are memory
 _OPEN, _CLOSED = ".open.jsonl", ".jsonl"
 _SEGMENT = re.compile(r"^(\d+)(\.open)?\.jsonl$")
 
@@ -76,6 +77,8 @@ class PredictionLog:
             return
         self._waiting_rows += answered.num_rows
         self._waiting.append(answered)
+        if self.waiting_rows >= _WAKE_ROWS:
+            self._wake.set()
 
     def rotate(self, model: str) -> Future[list[Path]]:
         """Close the model's segment once everything handed over so far is in it; the future holds all closed ones, oldest first."""
@@ -203,7 +206,7 @@ def _lines(answered: Answered) -> list[bytes]:
     shares = answered.probabilities.tolist()
     lines = []
     for at, row in enumerate(answered.rows()):
-        beside = (answered.key, answered.event_time)
+        inputs = dict(row)
         line = {
             "prediction_id": f"{answered.request_id}:{at}",
             "request_id": answered.request_id,
@@ -211,9 +214,9 @@ def _lines(answered: Answered) -> list[bytes]:
             "version": answered.version,
             "digest": answered.digest,
             "time": stamp,
-            "key": row.get(answered.key),
-            "event_time": row.get(answered.event_time),
-            "inputs": {name: value for name, value in row.items() if name not in beside},
+            "key": inputs.pop(answered.key, None),
+            "event_time": inputs.pop(answered.event_time, None),
+            "inputs": inputs,
             "label": answered.classes[best[at]],
             "probabilities": dict(zip(answered.classes, shares[at], strict=True)),
         }

@@ -7,6 +7,8 @@ import http.client
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from serving_process import MODEL, Server
 
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.stages.serving.prediction_log import closed_segments
-from resources.serving import PredictClient
+from resources.serving import PredictClient, find_server, server_command
 from resources.testing.serving import TINY_ROW
 
 PATH = f"/v1/models/{MODEL}:predict"
@@ -322,6 +324,21 @@ def test_two_servers_on_one_folder_are_one_too_many(live):
     second = Server(live.settings.home.root.parent)
     with pytest.raises(AssertionError, match="is served already by process"):
         second.start()
+
+
+def test_it_ends_with_its_parent_where_asked_to(tmp_path):
+    server = Server(tmp_path)
+    command = [*server_command(server.settings, port=0), "--die-with-parent"]
+    parent = subprocess.Popen([sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command])
+    until = time.monotonic() + 30
+    while find_server(server.settings.home) is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert find_server(server.settings.home) is not None
+    parent.kill()
+    parent.wait()
+    while find_server(server.settings.home) is not None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert find_server(server.settings.home) is None
 
 
 def test_without_admin_scope_nothing_can_be_changed(live):
