@@ -10,12 +10,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from platform_assets.specs.model import RetrainingSpec
 
@@ -51,26 +51,6 @@ class Breach:
     since: str
     sentence: str
     figures: dict[str, float]
-
-
-def read_history(entries: Sequence[Mapping[str, Any]]) -> tuple[PastRetraining, ...]:
-    """Past retrainings from audit entries, by `detail`.
-
-    Action `retraining` holds verdict_id, trigger and at; action `retraining_outcome` verdict_id, outcome and at.
-    """
-    outcomes = {entry["detail"]["verdict_id"]: entry["detail"] for entry in entries if entry["action"] == "retraining_outcome"}
-    asked = [entry["detail"] for entry in entries if entry["action"] == "retraining"]
-    return tuple(_read_past(detail, outcomes.get(detail["verdict_id"])) for detail in asked)
-
-
-def _read_past(asked: Mapping[str, Any], ended: Mapping[str, Any] | None) -> PastRetraining:
-    return PastRetraining(
-        verdict_id=asked["verdict_id"],
-        trigger=asked["trigger"],
-        decided_at=datetime.fromisoformat(asked["at"]),
-        outcome=ended["outcome"] if ended else "pending",
-        finished_at=datetime.fromisoformat(ended["at"]) if ended else None,
-    )
 
 
 def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: datetime, spec: RetrainingSpec) -> RetrainingVerdict:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from platform_assets.specs.model import RetrainingSpec
 from platform_assets.specs.records import WindowPerformance, WindowReport
 from platform_assets.stages.retraining.outcome import judge_outcome
-from platform_assets.stages.retraining.policy import Evidence, PastRetraining, cool_down_ends, decide, read_history
+from platform_assets.stages.retraining.policy import Evidence, PastRetraining, cool_down_ends, decide
 
 START = datetime(2016, 7, 1)
 SPEC = RetrainingSpec(cool_down="30d", at_most=2, within="365d", on_new_rows=1000)
@@ -85,19 +85,6 @@ def test_a_drop_of_performance_and_new_rows_ask_too_and_each_can_be_switched_off
     off = RetrainingSpec(on_drift=False, on_performance=False)
     everything = Evidence(windows(1).drift, (drop,), 10**6)
     assert decide(everything, history=[], now=day(2), spec=off).trigger == "none"
-
-
-def test_history_is_read_from_the_audit_log():
-    entries = [
-        {"action": "retraining", "detail": {"verdict_id": "a", "trigger": "drift", "at": "2016-07-01T00:00:00"}},
-        {"action": "gate", "detail": {}},
-        {"action": "retraining", "detail": {"verdict_id": "b", "trigger": "drift", "at": "2016-09-01T00:00:00"}},
-        {"action": "retraining_outcome", "detail": {"verdict_id": "a", "outcome": "helped", "at": "2016-07-02T00:00:00"}},
-    ]
-    assert [(one.verdict_id, one.outcome, one.finished_at) for one in read_history(entries)] == [
-        ("a", "helped", day(1)),
-        ("b", "pending", None),
-    ]
 
 
 events = st.lists(
