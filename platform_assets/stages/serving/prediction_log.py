@@ -1,6 +1,7 @@
 """The prediction log: one JSON line a row, written by a thread, so that no reply ever waits for a disk.
 
 `<folder>/<model>/<n>.open.jsonl` is being written; `<n>.jsonl` is closed and never changes. At most the last second is lost at SIGKILL.
+Probabilities stand in the order of the schema's classes.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def _lines(answered: Answered) -> list[bytes]:
             "event_time": inputs.pop(answered.event_time, None),
             "inputs": inputs,
             "label": answered.classes[best[at]],
-            "probabilities": dict(zip(answered.classes, shares[at], strict=True)),
+            "probabilities": shares[at],
         }
         lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
     return lines

@@ -39,7 +39,7 @@ def test_a_line_holds_the_row_its_answer_and_where_it_came_from(tmp_path):
     assert [line["prediction_id"] for line in found] == ["r1:0", "r1:1"]
     assert found[1] == {
         "prediction_id": "r1:1", "request_id": "r1", "model": "tiny", "version": "abc", "digest": "abcdef", "time": "1970-01-01T00:00:00.000000",
-        "key": "b1.1", "event_time": "2016-01-01", "inputs": {"lead_time": 1}, "label": "yes", "probabilities": {"no": 0.25, "yes": 0.75},
+        "key": "b1.1", "event_time": "2016-01-01", "inputs": {"lead_time": 1}, "label": "yes", "probabilities": [0.25, 0.75],
     }  # fmt: skip
 
 
