@@ -1,0 +1,61 @@
+"""Multi-layer perceptron over encoded numbers and embedded categories: the small student, or a teacher where speed leads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from platform_assets.errors import TrainingError
+from platform_assets.networks.encoding import NumberEncoding, embed_categories
+
+if TYPE_CHECKING:
+    from platform_assets.networks.plans import TrainingPlan
+    from platform_assets.networks.preprocessing import Preprocessing
+
+
+class TabularMlp(nn.Module):
+    """Takes images too, as plain pixels: a perceptron is the student of every teacher."""
+
+    def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
+        super().__init__()
+        self.numbers = NumberEncoding(preprocessing.numbers)
+        self.image_rate = 1.0 / preprocessing.image_scale
+        count, dates = len(preprocessing.numbers), len(self.numbers.dates)
+        self.has_categories = bool(preprocessing.categories)
+        self.table = embed_categories(preprocessing, plan.width) if self.has_categories else None
+        # A category's row in the table is its share of the first layer: a sum of looked-up rows is one wide layer over one-hot inputs.
+        self.first = nn.Linear(count * self.numbers.channels + dates * self.numbers.date_channels + preprocessing.image_size, plan.width)
+        self.hidden = nn.ModuleList(nn.Linear(plan.width, plan.width) for _ in range(plan.depth - 1))
+        self.head = nn.Linear(plan.width, classes)
+        self.dropout = nn.Dropout(plan.dropout)
+
+    def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
+        """Return logits [N, classes]."""
+        parts = []
+        if numeric.shape[1]:
+            parts.append(self.numbers(numeric).flatten(1))
+        if self.numbers.dates:
+            parts.append(self.numbers.cycles(numeric).flatten(1))
+        if image.shape[1]:
+            parts.append(image * self.image_rate)
+        hidden = self.first(torch.cat(parts, dim=1)) if parts else self.first.bias
+        if self.table is not None:
+            hidden = hidden + self.table(ids).sum(1)
+        hidden = self.dropout(torch.relu(hidden))
+        for layer in self.hidden:
+            hidden = self.dropout(torch.relu(layer(hidden)))
+        logits: Tensor = self.head(hidden)
+        return logits
+
+    def prunable(self) -> list[nn.Linear]:
+        """Layers whose output channels may be cut: the first one's are tied to the table of categories and stay."""
+        return [layer for layer in self.hidden if isinstance(layer, nn.Linear)]
+
+
+def build(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: int) -> nn.Module:
+    """Make the network; any inputs will do, but there must be one."""
+    if not (preprocessing.numbers or preprocessing.categories or preprocessing.image_size):
+        raise TrainingError("tabular_mlp was asked for without a single feature; list a view with columns in features.views")
+    return TabularMlp(plan, preprocessing, classes)
