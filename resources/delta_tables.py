@@ -108,7 +108,8 @@ class DeltaTableStore:
         if delta is None:
             return self._pin_of(table, self._create(table, hashed))
         pin = self._pin_of(table, delta)
-        same_columns = [field.name for field in delta.schema().fields] == hashed.column_names
+        stored = open_dataset(delta).schema
+        same_columns = stored.names == hashed.column_names and all(map(_same_type, stored.types, hashed.schema.types))
         if same_columns and pin.content_hash == content_hash(hashed[HASH_COLUMN]):
             return pin
         write_deltalake(delta, hashed, mode="overwrite", schema_mode="overwrite")
@@ -171,14 +172,17 @@ def open_dataset(delta: DeltaTable) -> Dataset:
 
 
 def _merger(delta: DeltaTable, rows: pa.Table, *, table: str, key: str) -> TableMerger:
-    _check_types(delta, rows, table=table)
+    stored = open_dataset(delta).schema
+    _check_types(stored, rows, table=table)
+    for field in stored:
+        if field.name not in rows.column_names:  # or the old value would stay beside the new row's hash
+            rows = rows.append_column(field.name, pa.nulls(rows.num_rows, field.type))
     return delta.merge(rows, predicate=f't."{key}" = s."{key}"', source_alias="s", target_alias="t", merge_schema=True)
 
 
-def _check_types(delta: DeltaTable, rows: pa.Table, *, table: str) -> None:
-    stored = {field.name: field for field in open_dataset(delta).schema}
+def _check_types(stored: pa.Schema, rows: pa.Table, *, table: str) -> None:
     for field in rows.schema:
-        there = stored.get(field.name)
+        there = stored.field(field.name) if field.name in stored.names else None
         if there is not None and not _same_type(there.type, field.type):
             raise DataError(
                 f"table {table}: column {field.name} is stored as {there.type} and arrives as {field.type}; "

@@ -16,8 +16,8 @@ _ENDINGS = {".csv": "csv", ".csv.gz": "csv", ".parquet": "parquet", ".pq": "parq
 _WAYS = "a .csv, .csv.gz or .parquet file, a folder of them, or a Delta table"
 
 
-def read_files(path: str, *, format_: str | None, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the rows of a path or URL in chunks, files of a folder in order of their names; only `columns`, where they are there.
+def read_files(path: str, *, format_: str | None, columns: Sequence[str], key: str) -> Iterator[pa.Table]:
+    """Yield the rows of a path or URL in chunks, files of a folder in order of their names; only `columns`, of which `key` may be absent.
 
     CSV values are yielded as text, for the declared types to read. Raises SourceError.
     """
@@ -29,10 +29,10 @@ def read_files(path: str, *, format_: str | None, columns: Sequence[str]) -> Ite
             raise SourceError(f"source {path} does not exist; give {_WAYS}")
         format_ = format_ or _told_format(fs, root, path)
         if format_ == "delta":
-            yield from _read_delta(path, columns)
+            yield from _read_delta(path, columns, key)
             return
         for file in _files(fs, root, path, format_):
-            yield from (_read_csv if format_ == "csv" else _read_parquet)(fs, file, columns)
+            yield from (_read_csv if format_ == "csv" else _read_parquet)(fs, file, columns, key)
     except (OSError, ValueError, ImportError) as error:  # fsspec's own: unknown protocol, absent driver, refused connection
         raise SourceError(f"source {path} cannot be read ({str(error).splitlines()[0]}); give {_WAYS}") from error
 
@@ -69,6 +69,17 @@ def _files(fs: Any, root: str, path: str, format_: str) -> list[str]:
     return files
 
 
+def _present(found: Sequence[str], columns: Sequence[str], key: str, *, where: str) -> list[str]:
+    """Tell which columns to read; one that is absent (the key may be) is named together with all that are there."""
+    missing = [name for name in columns if name not in found and name != key]
+    if missing:
+        raise SourceError(
+            f"{where} lacks {'columns' if len(missing) > 1 else 'column'} {', '.join(missing)}; it has {', '.join(found)}: "
+            "add what is missing to the source, or take it out of the dataset's columns"
+        )
+    return [name for name in columns if name in found]
+
+
 def _is_local(fs: Any) -> bool:
     """Local files are read by Arrow itself: its threads then never wait for Python, not even while the interpreter ends."""
     from fsspec.implementations.local import LocalFileSystem
@@ -76,7 +87,7 @@ def _is_local(fs: Any) -> bool:
     return isinstance(fs, LocalFileSystem)
 
 
-def _read_parquet(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _read_parquet(fs: Any, file: str, columns: Sequence[str], key: str) -> Iterator[pa.Table]:
     import pyarrow.parquet as pq
 
     with pa.OSFile(file) if _is_local(fs) else fs.open(file, "rb") as handle:
@@ -86,16 +97,12 @@ def _read_parquet(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Tab
             raise SourceError(
                 f"{file} is not a Parquet file that can be read ({str(error).splitlines()[0]}); write it again, or give {_WAYS}"
             ) from error
-        wanted = [name for name in columns if name in reader.schema_arrow.names]
-        if not wanted:
-            raise SourceError(
-                f"{file} has none of the declared columns ({', '.join(columns)}); it has {', '.join(reader.schema_arrow.names)}"
-            )
+        wanted = _present(reader.schema_arrow.names, columns, key, where=file)
         for batch in reader.iter_batches(batch_size=CHUNK_ROWS, columns=wanted):
             yield pa.Table.from_batches([batch])
 
 
-def _read_csv(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _read_csv(fs: Any, file: str, columns: Sequence[str], key: str) -> Iterator[pa.Table]:
     from pyarrow import csv
 
     with fs.open(file, "rb", compression="infer") as handle:
@@ -105,25 +112,28 @@ def _read_csv(fs: Any, file: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     with pa.input_stream(file, compression="detect") if _is_local(fs) else fs.open(file, "rb", compression="infer") as handle:
         try:
             # Everything as text: the declared types read it, and an odd value is then named together with its column.
+            parse = csv.ParseOptions(newlines_in_values=True)
             convert = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False)
-            reader = csv.open_csv(handle, read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES), convert_options=convert)
+            reader = csv.open_csv(
+                handle, read_options=csv.ReadOptions(block_size=CSV_BLOCK_BYTES), parse_options=parse, convert_options=convert
+            )
             for batch in reader:
                 rows = pa.Table.from_batches([batch])
-                yield rows.select([name for name in columns if name in rows.column_names] or rows.column_names)
+                yield rows.select(_present(rows.column_names, columns, key, where=file))
         except pa.ArrowException as error:
             raise SourceError(
                 f"{file} is not a CSV file that can be read ({str(error).splitlines()[0]}); the separator is a comma"
             ) from error
 
 
-def _read_delta(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+def _read_delta(path: str, columns: Sequence[str], key: str) -> Iterator[pa.Table]:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     try:
         dataset = open_dataset(DeltaTable(path))
-        wanted = [name for name in columns if name in dataset.schema.names]
-        for batch in dataset.to_batches(columns=wanted or None, batch_size=CHUNK_ROWS):
+        wanted = _present(dataset.schema.names, columns, key, where=path)
+        for batch in dataset.to_batches(columns=wanted, batch_size=CHUNK_ROWS):
             yield pa.Table.from_batches([batch])
     except DeltaError as error:
         raise SourceError(f"source {path} is not a Delta table that can be read ({str(error).splitlines()[0]})") from error

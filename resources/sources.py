@@ -81,7 +81,7 @@ def open_source(spec: DatasetSpec, *, provided: str | None) -> Source:
     wanted = tuple(spec.columns)
     if isinstance(source, FileSource):
         path = source.path if provided is not None else _from_checkout(source.path)
-        return DeclaredSource(spec, lambda: read_files(path, format_=source.format, columns=wanted), where=f"source {path}")
+        return DeclaredSource(spec, lambda: read_files(path, format_=source.format, columns=wanted, key=spec.key), where=f"source {path}")
     if isinstance(source, SimulatorSource):
         return DeclaredSource(spec, lambda: _sliced(simulate(source)), where="the hotel simulator")
     if isinstance(source, DigitsSource):

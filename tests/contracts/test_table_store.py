@@ -115,6 +115,26 @@ def test_a_new_column_is_null_in_rows_from_before(store):
     assert found["colour"].to_pylist() == [None, "red"]
 
 
+def test_a_column_that_is_no_longer_delivered_becomes_null_in_the_rows_that_change(store):
+    store.merge(TABLE, rows({"a": 1, "b": 2}), key="id")
+    assert store.merge(TABLE, rows({"a": 3}).drop_columns(["picture"]), key="id") == (0, 1)
+    found = store.read(store.pin(TABLE)).sort_by("id")
+    assert found["picture"].to_pylist() == [None, [1.0, 0.5]]
+    assert found["value"].to_pylist() == [3, 2]
+
+
+def test_dictionaries_large_and_fixed_types_and_nanoseconds_are_kept_as_plain_ones(store):
+    plain = rows({"a": 1})
+    odd = plain.cast(
+        pa.schema({"id": pa.large_string(), "value": pa.int64(), "when": pa.timestamp("ns"), "picture": pa.list_(pa.float32(), 2)})
+    )
+    odd = odd.set_column(0, "id", plain["id"].dictionary_encode())
+    pin = store.replace(TABLE, odd)
+    assert store.read(pin) == plain
+    assert store.merge(TABLE, plain, key="id") == (0, 0)
+    assert store.replace(TABLE, plain) == pin
+
+
 def test_a_column_that_changes_its_type_is_refused_by_name(store):
     store.merge(TABLE, rows({"a": 1}), key="id")
     wrong = rows({"b": 2}).drop_columns(["value"]).append_column("value", pa.array(["two"]))

@@ -44,7 +44,7 @@ def conform(rows: pa.Table, *, columns: Mapping[str, Column], where: str) -> pa.
     if missing:
         raise DataError(
             f"{where} lacks {'columns' if len(missing) > 1 else 'column'} {', '.join(missing)}; it has {', '.join(rows.column_names)}: "
-            "add what is missing to the source, or take them out of the dataset's columns"
+            "add what is missing to the source, or take it out of the dataset's columns"
         )
     cast = [_cast(rows[name], name=name, column=column, where=where) for name, column in columns.items()]
     return pa.table(cast, schema=arrow_schema(columns))

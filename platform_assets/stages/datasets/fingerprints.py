@@ -71,8 +71,22 @@ def last_of_each(rows: pa.Table, *, key: str) -> pa.Table:
 
 
 def with_hashes(rows: pa.Table) -> pa.Table:
-    """Add the row hashes as column `_row_hash`."""
+    """Add the row hashes as column `_row_hash`; columns come in the plain types that every store keeps (see `_plain_type`)."""
+    rows = rows.cast(pa.schema([pa.field(field.name, _plain_type(field.type)) for field in rows.schema]))
     return rows.append_column(HASH_COLUMN, row_hashes(rows))
+
+
+def _plain_type(found: pa.DataType) -> pa.DataType:
+    """Tell the type that survives storing: no dictionaries, no large or fixed-size variants, microseconds."""
+    if pa.types.is_dictionary(found):
+        return _plain_type(found.value_type)
+    if pa.types.is_large_string(found) or pa.types.is_string_view(found):
+        return pa.string()
+    if pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
+        return pa.list_(_plain_type(found.value_type))
+    if pa.types.is_timestamp(found):
+        return pa.timestamp("us", found.tz)
+    return found
 
 
 def compare(hashed: pa.Table, *, there: pa.Table, key: str) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -150,6 +150,20 @@ def test_a_bad_path_is_one_clear_sentence(path, sentence, spec, tmp_path):
         whole(open_source(spec, provided=path))
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "delta"])
+def test_a_misnamed_column_is_shown_beside_the_one_that_is_asked(kind, spec, tmp_path):
+    rows = delivered(spec)
+    renamed = rows.rename_columns(["is_cancelled" if name == "is_canceled" else name for name in rows.column_names])
+    with pytest.raises(SourceError, match=r"lacks column is_canceled; it has .*is_cancelled"):
+        whole(open_source(spec, provided=write(kind, tmp_path / "d", renamed)))
+
+
+def test_a_csv_value_may_hold_a_line_break(spec, tmp_path):
+    rows = delivered(spec)
+    odd = rows.set_column(rows.column_names.index("agent"), "agent", pa.array(['two\nlines, "quoted"'] * rows.num_rows))
+    assert whole(open_source(spec, provided=write("csv", tmp_path / "d", odd))) == odd
+
+
 def test_a_header_without_rows_is_refused(spec, tmp_path):
     path = write("csv", tmp_path / "d", delivered(spec).slice(0, 0))
     with pytest.raises(SourceError, match="holds no rows"):
