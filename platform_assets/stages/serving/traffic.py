@@ -72,7 +72,7 @@ class Route:
             raise RequestError(f"field 'mode': found {mode!r}; right would be one of {', '.join(MODES)}")
         for name, digest in (("live", live), ("challenger", challenger)):
             needed = name == "live" or mode != "live"
-            if (digest is not None or needed) and digest not in self.loaded:
+            if (digest is not None or needed) and (not isinstance(digest, str) or digest not in self.loaded):
                 raise RequestError(
                     f"field {name!r}: {digest!r} is not loaded for {self.model}; loaded are {', '.join(self.loaded) or 'none'}"
                 )

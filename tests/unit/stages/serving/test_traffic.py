@@ -59,6 +59,9 @@ def test_the_way_back_stays_loaded(route):
     [
         ({"live": "d" * 64}, "'live'.*not loaded"),
         ({"live": None}, "'live'"),
+        ({"live": ["x"]}, "'live'"),
+        ({"live": OLD, "challenger": {}}, "'challenger'"),
+        ({"live": OLD, "mode": []}, "'mode'"),
         ({"live": OLD, "mode": "canary"}, "'challenger'"),
         ({"live": OLD, "challenger": OLD, "mode": "shadow"}, "same version"),
         ({"live": OLD, "mode": "blue-green"}, "live, shadow, canary"),
