@@ -8,7 +8,7 @@ import dagster as dg
 
 from platform_assets.components.automation import build_automation
 from platform_assets.components.dataset import build_dataset_defs
-from platform_assets.components.model_pipeline import build_model_defs
+from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
@@ -17,16 +17,16 @@ SHIPPED = CHECKOUT / "platform_assets" / "defs"
 
 
 def build_platform_defs(parts: Parts) -> dg.Definitions:
-    """Build what holds for every model: the parts, the executor, the sensors."""
-    return dg.Definitions(resources={"parts": parts}, executor=dg.in_process_executor, sensors=build_automation(parts))
+    """Build what holds for every model: the parts, the executor, jobs, schedules and sensors."""
+    return dg.Definitions.merge(dg.Definitions(resources={"parts": parts}, executor=dg.in_process_executor), build_automation(parts))
 
 
 def build_defs(parts: Parts) -> dg.Definitions:
     """Build the whole location from a catalogue; tests and trees outside the checkout come through here."""
     catalogue = parts.catalogue
     datasets = [build_dataset_defs(dataset) for dataset in catalogue.datasets.values()]
-    models = [build_model_defs(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()]
-    return dg.Definitions.merge(*datasets, *models, build_platform_defs(parts))
+    models = [asset for name, model in catalogue.models.items() for asset in build_model_assets(model, catalogue.dataset_of(name))]
+    return dg.Definitions.merge(*datasets, dg.Definitions(assets=models), build_platform_defs(parts))
 
 
 def load_defs(parts: Parts) -> dg.Definitions:

@@ -1,4 +1,4 @@
-"""Platform-wide sensors: a found drift and arrived rows ask for retraining, a failed run notifies. One sensor for all models."""
+"""Platform-wide automation: a found drift and arrived rows ask for retraining, a failed run notifies. One sensor for all models."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.model_pipeline import MODEL_TAG
+from platform_assets.components.jobs import MODEL_TAG, build_monitor_job, build_train_job, build_train_schedule
+from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
 
 if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
     from resources.parts import Parts
 
 _TICK_SECONDS = 5
 
 
-def build_automation(parts: Parts) -> list[dg.SensorDefinition]:
-    """Build the sensors over every declared model."""
-    models = parts.catalogue.models
-    if not models:
-        return []
-    jobs = [keys.train_job(name) for name in models]
-    return [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts)]
+def build_automation(parts: Parts) -> dg.Definitions:
+    """Build jobs, schedules and sensors over every declared model."""
+    catalogue = parts.catalogue
+    train = {name: build_train_job(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()}
+    monitor = [build_monitor_job(model) for model in catalogue.models.values()]
+    schedules = [schedule for name, model in catalogue.models.items() if (schedule := build_train_schedule(model, train[name]))]
+    jobs = list(train.values())
+    sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts)] if jobs else []
+    return dg.Definitions(jobs=[*jobs, *monitor], schedules=schedules, sensors=sensors)
 
 
-def _drift_sensor(parts: Parts, jobs: list[str]) -> dg.SensorDefinition:
-    @dg.sensor(
-        name=keys.DRIFT_SENSOR, job_names=jobs, minimum_interval_seconds=_TICK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING
-    )
+def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    @dg.sensor(name=keys.DRIFT_SENSOR, jobs=jobs, minimum_interval_seconds=_TICK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
     def drift_found(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask for one retraining per verdict: the verdict's id is the run key, so neither a restart nor a second tick asks again."""
         answered = json.loads(context.cursor or "{}")
@@ -47,8 +50,8 @@ def _drift_sensor(parts: Parts, jobs: list[str]) -> dg.SensorDefinition:
     return drift_found
 
 
-def _rows_sensor(parts: Parts, jobs: list[str]) -> dg.SensorDefinition:
-    @dg.sensor(name=keys.NEW_ROWS_SENSOR, job_names=jobs, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    @dg.sensor(name=keys.NEW_ROWS_SENSOR, jobs=jobs, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
     def rows_arrived(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask when a dataset has grown by the declared number of rows since the model's last training."""
         for name, model in parts.catalogue.models.items():
@@ -68,6 +71,9 @@ def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
     def run_failed(context: dg.RunFailureSensorContext) -> None:
         """Tell people which run failed and with which sentence."""
         model = context.dagster_run.tags.get(MODEL_TAG, "")
+        if model in parts.catalogue.models and "falaj/trigger" in context.dagster_run.tags:
+            now = parts.clock.now(parts.catalogue.models[model].dataset)
+            close_retraining(parts, model, outcome="failed", why=context.failure_event.message or "", at=now)
         parts.notifier.notify(
             f"run failed: {context.dagster_run.job_name} {model}".strip(), context.failure_event.message or "", severity="error"
         )

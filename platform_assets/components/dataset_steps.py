@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import dagster as dg
@@ -17,12 +17,12 @@ CODE_VERSION = "1"
 
 def build_dataset_assets(dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
     """Build every asset of one dataset."""
-    from platform_assets.stages.validation.checks import check_names
+    from platform_assets.stages.validation.contract import check_names
 
     name = dataset.name
     states = {state: keys.dataset_key(name, state) for state in keys.DATASET_STATES}
-    common = {"group": keys.dataset_group(name), "owner": dataset.owner, "code_version": CODE_VERSION}
-    chain: list[tuple[str, object, list[Sequence[str]], str, set[str], list[str]]] = [
+    build = partial(build_step, group=keys.dataset_group(name), owner=dataset.owner, code_version=CODE_VERSION)
+    chain: list[tuple[str, Callable[[DatasetSpec, Step], Outcome], list[Sequence[str]], str, set[str], list[str]]] = [
         ("ingested", ingest_rows, [], "Rows as known at the data's time, merged by key into a Delta table.", {"deltalake"}, []),
         (
             "validated",
@@ -43,26 +43,24 @@ def build_dataset_assets(dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
         ("protected", protect_rows, [states["validated"]], "Personal data dropped, pseudonymised or generalised.", {"deltalake"}, []),
     ]
     steps = [
-        build_step(
+        build(
             states[state],
-            partial(work, dataset),  # type: ignore[call-overload]
+            partial(work, dataset),
             deps=deps,
             description=text,
             kinds=kinds,
             check_names=names,
-            **common,
-        )  # fmt: skip
+        )
         for state, work, deps, text, kinds, names in chain
     ]
     views = [
-        build_step(
+        build(
             keys.features_key(name, view),
             partial(build_view, dataset, view),
             deps=[states["protected"]],
             description=f"Feature view {view}: history in Delta, newest values online through Feast.",
             kinds={"feast", "deltalake"},
-            **common,
-        )  # fmt: skip
+        )
         for view in dataset.views
     ]
     return [*steps, *views]
@@ -71,7 +69,7 @@ def build_dataset_assets(dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
 def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     """Merge what the source knows by now; the same input twice makes no new version."""
     from platform_assets.stages.datasets.ingest import ingest
-    from platform_assets.stages.datasets.pictures import target_over_time
+    from platform_assets.stages.datasets.pictures import draw_target_over_time
 
     parts, source = step.parts, step.parts.source(dataset.name)
     until = parts.start_clock(dataset) if dataset.history else None
@@ -82,14 +80,17 @@ def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     }  # fmt: skip
     if dataset.label:
         rows = parts.tables.read(result.pin, columns=[dataset.event_time, dataset.label.column])
-        metadata["target_over_time"] = picture(target_over_time(rows, event_time=dataset.event_time, label=dataset.label.column))
+        metadata["target_over_time"] = picture(draw_target_over_time(rows, spec=dataset))
     return Outcome(result, result.pin.content_hash, metadata)
 
 
 def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     """Hold the contract against the newest rows; a blocking breach leaves the last good version in force."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from platform_assets.stages.governance.protection import protect
-    from platform_assets.stages.validation.validate import validate
+    from platform_assets.stages.validation.contract import validate
 
     parts = step.parts
     key = keys.dataset_key(dataset.name, "validated")
@@ -103,7 +104,7 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
         for check in verdict.checks
     ]  # fmt: skip
     if not verdict.good:
-        why = "; ".join(check.sentence for check in verdict.checks if check.blocking and not check.passed)
+        why = verdict.sentence
         if before is None:
             raise dg.Failure(
                 f"Version {incoming.pin.version} of {dataset.name} was refused and no earlier one is good: {why}", allow_retries=False
@@ -113,9 +114,10 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
         return Outcome(
             kept, kept.pin.content_hash, {"in_force": before.source_version, "refused": incoming.pin.version, "why": why}, checks
         )
-    bad = protect(verdict.quarantined, columns=dataset.columns, key=parts.pseudonym_key)
+    offends = pc.is_in(rows.column(dataset.key).cast(pa.string()), value_set=pa.array(verdict.offending_keys, pa.string()))
+    bad = protect(rows.filter(offends), columns=dataset.columns, key=parts.pseudonym_key)
     parts.tables.replace(keys.table_name(keys.dataset_key(dataset.name, "quarantined")), bad)
-    pin = parts.tables.replace(keys.table_name(key), verdict.accepted)
+    pin = parts.tables.replace(keys.table_name(key), rows.filter(pc.invert(offends)))
     record = InForce(pin, incoming.pin.version, quarantined_rows=bad.num_rows)
     return Outcome(
         record,
@@ -162,5 +164,10 @@ def build_view(dataset: DatasetSpec, view: str, step: Step) -> Outcome:
     described = describe_view(dataset, view, pin=pin)
     parts.features.apply([described])
     written = parts.features.materialise(described)
-    metadata = {"dagster/row_count": pin.rows, "delta_version": pin.version, "online_entities_written": written, "feast_view": described.name}
+    metadata = {
+        "dagster/row_count": pin.rows,
+        "delta_version": pin.version,
+        "online_entities_written": written,
+        "feast_view": described.name,
+    }
     return Outcome(pin, pin.content_hash, metadata)

@@ -1,4 +1,4 @@
-"""The model component: one defs.yaml to the model's assets, checks, jobs and schedule."""
+"""The model component: one defs.yaml to the model's assets and checks. Its jobs are in jobs.py, since sensors over all models name them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-MODEL_TAG = "falaj/model"
-
 # state, work, states upstream of the same model, what a person reads, kinds, checks
 _LIFE: tuple[tuple[str, Callable[..., Any], tuple[str, ...], str, set[str], tuple[str, ...]], ...] = (
     ("training_set", training_steps.make_training_set, (), "Features as of each event's time, split in time order.", {"feast", "parquet"}, ()),
@@ -37,7 +35,6 @@ _LIFE: tuple[tuple[str, Callable[..., Any], tuple[str, ...], str, set[str], tupl
     ("drift_report", monitoring_steps.report_drift, ("production_log",), "Windows of the log against the training reference.", {"numpy"}, ("window_resembles_training",)),
     ("retraining_verdict", monitoring_steps.decide_retraining, ("drift_report",), "Whether a retraining is asked for, and why.", {"decision"}, ()),
 )  # fmt: skip
-_MONITORING = ("production_log", "drift_report", "retraining_verdict")
 
 
 def build_model_assets(model: ModelSpec, dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
@@ -61,36 +58,6 @@ def build_model_assets(model: ModelSpec, dataset: DatasetSpec) -> list[dg.Assets
     ]
 
 
-def build_model_defs(model: ModelSpec, dataset: DatasetSpec) -> dg.Definitions:
-    """Build assets, checks, jobs and schedule of one model."""
-    assets = build_model_assets(model, dataset)
-    tags = {MODEL_TAG: model.name, "falaj/tenant": model.tenant}
-    data = [dg.AssetKey(keys.dataset_key(dataset.name, state)) for state in keys.DATASET_STATES]
-    views = [dg.AssetKey(keys.features_key(dataset.name, view)) for view in dataset.views]
-    monitored = [dg.AssetKey(keys.model_key(model.name, state)) for state in _MONITORING]
-    trained = [asset.key for asset in assets if asset.key not in monitored]
-    train = dg.define_asset_job(
-        keys.train_job(model.name),
-        selection=dg.AssetSelection.assets(*data, *views, *trained),
-        tags=tags,
-        description="From raw rows to a rollout verdict.",
-    )
-    monitor = dg.define_asset_job(
-        keys.monitor_job(model.name),
-        selection=dg.AssetSelection.assets(*monitored),
-        tags=tags,
-        description="From the production log to a retraining verdict.",
-    )
-    schedules = []
-    if model.retraining.schedule:
-        schedules.append(
-            dg.ScheduleDefinition(
-                keys.schedule_name(train.name, "declared"), job=train, cron_schedule=model.retraining.schedule, execution_timezone="UTC"
-            )
-        )
-    return dg.Definitions(assets=assets, jobs=[train, monitor], schedules=schedules)
-
-
 @scaffold_with(ModelScaffolder)
 class ModelPipeline(dg.Component):
     """One model, its whole life: features, training, compression, release, rollout, drift, retraining."""
@@ -112,4 +79,4 @@ class ModelPipeline(dg.Component):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build with the dataset this model reads in this home."""
         catalogue = catalogue_of(context.defs_module_path)
-        return build_model_defs(catalogue.models[self.spec.name], catalogue.dataset_of(self.spec.name))
+        return dg.Definitions(assets=build_model_assets(catalogue.models[self.spec.name], catalogue.dataset_of(self.spec.name)))

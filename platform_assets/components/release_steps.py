@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_steps import scratch
 from platform_assets.specs.dataset import DatasetSpec
@@ -20,7 +21,7 @@ CODE_VERSION = "1"
 def select_candidate(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Choose the cheapest candidate on the Pareto front within the declared limits; keep why each other one was not chosen."""
     del dataset
-    from platform_assets.stages.compression.pictures import draw_frontier
+    from platform_assets.stages.evaluation.pictures import draw_frontier
     from platform_assets.stages.release.selection import select
 
     result = step.read(keys.model_key(model.name, "candidates"), SearchResult)
@@ -29,23 +30,22 @@ def select_candidate(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outc
     metadata = {
         "chosen": selection.chosen.name, "size_bytes": selection.chosen.size_bytes, model.leading_metric: selection.chosen.metrics[model.leading_metric],
         "rejected": dg.MetadataValue.md(f"| candidate | why not |\n|---|---|\n{why}"),
-        "frontier": picture(draw_frontier(result.candidates, metric=model.leading_metric, chosen=selection.chosen.name)),
+        "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind, front=selection.front, chosen=selection.chosen.name)),
     }  # fmt: skip
     return Outcome(selection, fingerprint(selection), metadata)
 
 
 def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Hold the selected candidate against the declared bounds and against the champion on the same holdout."""
-    del dataset
-    from platform_assets.stages.evaluation.scoring import score_bundle
     from platform_assets.stages.release.gates import judge
+    from platform_assets.stages.release.scoring import score_bundle
 
     parts = step.parts
     key = keys.model_key(model.name, "gate_verdict")
     selection = step.read(keys.model_key(model.name, "selected"), Selection)
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
     live = step.find(keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
-    champion = None
+    champion: dict[str, float] | None = None
     if live is not None and live.live_digest:
         champion = score_bundle(parts.artefacts.path(live.live_digest), parts.artefacts.path(training_set.digest), kind=model.target.kind)
     verdict: GateVerdict = judge(
@@ -74,6 +74,7 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
 
 def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome | None:
     """Write the content-addressed bundle and register it; a refused candidate makes no release."""
+    from platform_assets.stages.monitoring.profile import profile_release
     from platform_assets.stages.release.bundle import write_bundle
 
     parts = step.parts
@@ -85,11 +86,12 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
     training = step.read(keys.model_key(model.name, "trained"), Training)
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
     search = step.read(keys.model_key(model.name, "candidates"), SearchResult)
+    candidate_dir, data_dir = parts.artefacts.path(selection.chosen.digest), parts.artefacts.path(training_set.digest)
     with scratch(step) as folder:
         write_bundle(
             folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training, training_set=training_set,
-            candidate_dir=parts.artefacts.path(selection.chosen.digest), training_dir=parts.artefacts.path(training.digest),
-            data_dir=parts.artefacts.path(training_set.digest), commit=find_commit(), spec_hash=fingerprint(model),
+            candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
+            profile=profile_release(model, model_file=candidate_dir / "model.onnx", data_dir=data_dir),
         )  # fmt: skip
         digest = parts.artefacts.put(folder)
     bundle = parts.artefacts.path(digest)

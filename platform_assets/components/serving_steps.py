@@ -7,6 +7,7 @@ import time
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
@@ -43,7 +44,6 @@ def deploy_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
 
 def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """State what became of the rollout with its samples; move champion and challenger accordingly."""
-    del dataset
     parts = step.parts
     key = keys.model_key(model.name, "rollout_verdict")
     release = step.read(keys.model_key(model.name, "release"), Release)
@@ -52,6 +52,8 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
         parts.registry.set_alias(model.name, "champion", release.registry_version)
     if verdict.outcome != "inconclusive":
         parts.registry.set_alias(model.name, "challenger", None)
+    outcome = "helped" if verdict.outcome == "live" else "did_not_help"
+    close_retraining(parts, model.name, outcome=outcome, why=verdict.sentence, at=parts.clock.now(dataset.name))
     proven = parts.serving.status(model.name).get("live") == verdict.live_digest
     parts.audit.append(
         "rollout",

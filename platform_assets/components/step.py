@@ -112,7 +112,7 @@ def build_step(
         required_resource_keys={"parts"},
         check_specs=[dg.AssetCheckSpec(name, asset=asset_key, blocking=blocking) for name in check_names],
     )
-    def _asset(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def _asset(context) -> Iterator[dg.MaterializeResult]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - dagster refuses deferred annotations here
         parts: Parts = context.resources.parts
         model = key[1]
         with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run_id):

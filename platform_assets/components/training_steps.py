@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     pins = [protected.content_hash, *(pin.content_hash for pin in views.values())]
     mark = fingerprint("training_set", CODE_VERSION, dataset, model.features, model.target, model.split, *pins)
     known = parts.artefacts.recall(mark)
+    note: dict[str, Any]
     if known is None:
         rows = parts.tables.read(protected)
         with scratch(step) as folder:
@@ -71,19 +73,21 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
 def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Train the declared network in a process of its own, log it to MLflow, set it beside a tuned baseline."""
     del dataset
+    from platform_assets.stages.evaluation.baseline import fit_baseline
+
     parts = step.parts
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
     mark = fingerprint("trained", CODE_VERSION, model.training, model.target, training_set.digest)
     known = parts.artefacts.recall(mark)
+    data = parts.artefacts.path(training_set.digest)
     if known is None:
-        data = parts.artefacts.path(training_set.digest)
         with scratch(step) as folder:
-            spec = {**model.training.model_dump(mode="json"), "kind": model.target.kind, "leading_metric": model.leading_metric}
+            spec = {**model.training.model_dump(mode="json"), "kind": model.target.kind}
             run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
             result = json.loads((folder / "out" / "result.json").read_text())
-            baseline = _fit_baseline(data, folder / "out", model)
+            baseline = fit_baseline(data, kind=model.target.kind)
             digest = parts.artefacts.put(folder / "out")
-        note = {"result": result, "baseline": baseline}
+        note = {"result": result, "baseline": baseline.holdout}
         parts.artefacts.remember(mark, digest, note)
     else:
         digest, note = known
@@ -98,25 +102,24 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
         model.name, model.training.model_dump(mode="json"), {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
         {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run_id},
     )  # fmt: skip
-    return Outcome(record, digest, _training_metadata(model, record, folder, reused=known is not None, mlflow_run=run_id))
+    return Outcome(record, digest, _training_metadata(model, record, data, folder, reused=known is not None, mlflow_run=run_id))
 
 
-def _fit_baseline(data: Path, out: Path, model: ModelSpec) -> dict[str, float]:
-    from platform_assets.stages.evaluation.baseline import fit_baseline
-
-    del out
-    return fit_baseline(data, kind=model.target.kind)
-
-
-def _training_metadata(model: ModelSpec, record: Training, folder: Path, *, reused: bool, mlflow_run: str) -> dict[str, Any]:
-    from platform_assets.stages.training.pictures import draw_calibration, draw_learning_curve
+def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: Path, *, reused: bool, mlflow_run: str) -> dict[str, Any]:
+    from platform_assets.stages.evaluation.pictures import draw_training
 
     lead = model.leading_metric
     return {
-        f"holdout_{lead}": record.holdout[lead], f"baseline_{lead}": record.baseline[lead], "parameters": record.parameters, "size_bytes": record.size_bytes,
-        "architecture": f"{model.training.architecture} width {model.training.width} depth {model.training.depth}", "seconds": record.seconds,
-        "reused": reused, "mlflow_run": mlflow_run, "learning_curve": picture(draw_learning_curve(folder)), "calibration_plot": picture(draw_calibration(folder)),
-    }  # fmt: skip
+        f"holdout_{lead}": record.holdout[lead],
+        f"baseline_{lead}": record.baseline[lead],
+        "parameters": record.parameters,
+        "size_bytes": record.size_bytes,
+        "architecture": f"{model.training.architecture}, width {model.training.width}, depth {model.training.depth}",
+        "seconds": record.seconds,
+        "reused": reused,
+        "mlflow_run": mlflow_run,
+        "training": picture(draw_training(folder, data=data, kind=model.target.kind)),
+    }
 
 
 def run_program(
@@ -157,12 +160,7 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     if known is None:
         work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
         work.mkdir(parents=True, exist_ok=True)
-        spec = {
-            **model.compression.model_dump(mode="json"),
-            "kind": model.target.kind,
-            "leading_metric": model.leading_metric,
-            "seed": model.training.seed,
-        }
+        spec = {**model.compression.model_dump(mode="json"), "kind": model.target.kind}
         paths = {
             "--training": parts.artefacts.path(training.digest),
             "--data": parts.artefacts.path(training.training_set),
@@ -179,16 +177,15 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
 
 
 def _store_candidates(step: Step, out: Path) -> SearchResult:
-    found = []
-    for folder in sorted(path.parent for path in out.glob("*/candidate.json")):
-        value = json.loads((folder / "candidate.json").read_text())
-        found.append(from_mapping(Candidate, {**value, "digest": step.parts.artefacts.put(folder)}))
-    rejected = read_record(tuple[Rejection, ...], (out / "rejections.json").read_bytes())  # type: ignore[type-var]
-    return SearchResult(tuple(found), tuple(rejected))
+    result = from_mapping(
+        SearchResult, {name: value for name, value in json.loads((out / "result.json").read_text()).items() if name != "seconds"}
+    )
+    stored = [replace(found, digest=step.parts.artefacts.put(out / "candidates" / found.name)) for found in result.candidates]
+    return SearchResult(tuple(stored), result.rejected)
 
 
 def _candidate_metadata(model: ModelSpec, result: SearchResult, *, reused: bool) -> dict[str, Any]:
-    from platform_assets.stages.compression.pictures import draw_frontier
+    from platform_assets.stages.evaluation.pictures import draw_frontier
 
     lead = model.leading_metric
     head = f"| candidate | {lead} | size KiB | CPU us/row b1 | b32 | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n"
@@ -197,7 +194,7 @@ def _candidate_metadata(model: ModelSpec, result: SearchResult, *, reused: bool)
         for c in result.candidates
     )
     return {
-        "figures": dg.MetadataValue.md(head + rows), "frontier": picture(draw_frontier(result.candidates, metric=lead)), "reused": reused,
+        "figures": dg.MetadataValue.md(head + rows), "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind)), "reused": reused,
         "not_made": dg.MetadataValue.json({rejection.name: rejection.why for rejection in result.rejected}),
     }  # fmt: skip
 

@@ -49,10 +49,24 @@ def measure_pipeline(*, quick: bool, console: Console) -> list[dict[str, Any]]:
         result = run_main_job(settings, models=["digits"] if quick else [], sources={}, console=console)
         totals = SqliteLedger(settings.home.state).totals()
     rows = [
-        {"what": f"{row['model']} {row['stage']}, {unit}", "value": round(row[field], 2), "unit": "s", "against": None, "must": None, "aim": None, "holds": None}
+        {
+            "what": f"{row['model']} {row['stage']}, {unit}",
+            "value": round(row[field], 2),
+            "unit": "s",
+            "against": None,
+            "must": None,
+            "aim": None,
+            "holds": None,
+        }
         for row in totals
         for unit, field in (("wall", "wall_seconds"), ("CPU", "cpu_seconds"))
     ]
-    whole = [("main job, wall", result["wall_seconds"], "s", _MUST_SECONDS), ("main job, peak memory", result["peak_rss_bytes"], "bytes", _MUST_BYTES)]
-    rows += [{"what": what, "value": value, "unit": unit, "against": None, "must": must, "aim": None, "holds": value <= must} for what, value, unit, must in whole]
+    whole = [
+        ("main job, wall", result["wall_seconds"], "s", _MUST_SECONDS),
+        ("main job, peak memory", result["peak_rss_bytes"], "bytes", _MUST_BYTES),
+    ]
+    rows += [
+        {"what": what, "value": value, "unit": unit, "against": None, "must": must, "aim": None, "holds": value <= must}
+        for what, value, unit, must in whole
+    ]
     return rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -28,7 +28,9 @@ class Jobs:
         job = self.repository.get_job(name)
         result = job.execute_in_process(instance=self.instance, raise_on_error=False, tags={"falaj/actor": "falaj run"})
         if not result.success:
-            raise StageError(f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}.")
+            raise StageError(
+                f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}."
+            )
 
     def steps(self, name: str) -> int:
         """How many steps a job has."""
@@ -51,14 +53,17 @@ class Jobs:
                 return runs[0]
             self.bars.note(f"{sensor} asked, {job} is {runs[0].status.value.lower()}" if runs else f"waiting for {sensor}")
             meanwhile()
-        raise StageError(f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log.")
+        raise StageError(
+            f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log."
+        )
 
 
-def _first_failure(events: list[dg.DagsterEvent]) -> str:
+def _first_failure(events: Sequence[dg.DagsterEvent]) -> str:
     for event in events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            cause = error.cause if error is not None and error.cause is not None else error
-            text = cause.message.strip() if cause is not None else "no reason given"
+            while error is not None and error.cls_name != "Failure" and error.cause is not None:
+                error = error.cause
+            text = error.message.strip().removeprefix("dagster._core.definitions.events.Failure: ") if error is not None else "no reason given"
             return f"{event.step_key}: {text}"
     return "no step says why."

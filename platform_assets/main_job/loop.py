@@ -110,7 +110,11 @@ def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts,
             time.sleep(0.5)
 
     jobs.await_sensor_run(
-        sensor=keys.DRIFT_SENSOR, job=keys.train_job(name), run_key=f"{name}:{verdict.verdict_id}", seconds=_RETRAINING_SECONDS, meanwhile=meanwhile
+        sensor=keys.DRIFT_SENSOR,
+        job=keys.train_job(name),
+        run_key=f"{name}:{verdict.verdict_id}",
+        seconds=_RETRAINING_SECONDS,
+        meanwhile=meanwhile,
     )
 
 

@@ -16,7 +16,7 @@ from platform_assets.definitions import bind_parts
 from platform_assets.errors import Fault, ReleaseError, ServingError, SourceError, SpecError
 from platform_assets.main_job import site
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftReport, RetrainingVerdict
+from platform_assets.specs.records import DriftPointer, RetrainingVerdict
 from resources import processes
 from resources.home import write_atomically
 from resources.parts import Parts
@@ -51,7 +51,7 @@ def _status_of(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> 
         serving = parts.serving.status(model.name)
     except ServingError:
         serving = {}
-    drift = latest_record(instance, keys.model_key(model.name, "drift_report"), DriftReport)
+    drift = latest_record(instance, keys.model_key(model.name, "drift_report"), DriftPointer)
     verdict = latest_record(instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
     pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
     live = serving.get("live")
@@ -60,7 +60,7 @@ def _status_of(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> 
         "live_version": live[:12] if live else None,
         "challenger": f"{serving['challenger'][:12]} ({serving['mode']} {serving['percent']} %)" if serving.get("challenger") else None,
         "rows_answered": pin.rows if pin else 0,
-        "drift": drift.windows[-1].evidence if drift and drift.windows else None,
+        "drift": drift.evidence if drift else None,
         "verdict": verdict.sentence if verdict else None,
         "seconds_spent": round(sum(row["wall_seconds"] for row in parts.ledger.totals() if row["model"] == model.name), 1),
         "next_run": _next_run(model),
@@ -109,7 +109,11 @@ def roll_back(settings: Settings, model: str) -> tuple[str, str]:
     """Make the release live that was live before; return (before, after), read back from the server."""
     parts = open_parts(settings, model)
     live = parts.serving.status(model).get("live")
-    history = [entry["detail"]["live"] for entry in parts.audit.entries(subject=f"model/{model}") if entry["action"] in ("rollout", "rollback") and entry["detail"].get("live")]
+    history = [
+        entry["detail"]["live"]
+        for entry in parts.audit.entries(subject=f"model/{model}")
+        if entry["action"] in ("rollout", "rollback") and entry["detail"].get("live")
+    ]
     previous = next((digest for digest in reversed(history) if digest != live), None)
     if live is None or previous is None:
         raise ReleaseError(f"{model} has no earlier live release to go back to; `falaj release list {model}` shows what there is.")

@@ -7,35 +7,36 @@ import io
 from typing import TYPE_CHECKING
 
 from platform_assets import keys
+from platform_assets.components.monitoring_steps import read_drift
 from platform_assets.components.step import latest_record
-from platform_assets.main_job.summary import metric_of, read_log
-from platform_assets.specs.records import DriftReport
+from platform_assets.main_job.summary import metric_of, read_classes, read_log
+from platform_assets.specs.records import DriftPointer, RolloutVerdict
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from platform_assets.specs.dataset import DatasetSpec
     from platform_assets.specs.model import ModelSpec
     from resources.parts import Parts
 
 _POINTS = 40
 
 
-def draw_life(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instance: dg.DagsterInstance) -> str | None:
+def draw_life(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> str | None:
     """Draw the leading metric over the production log as a PNG data URI; None before the first request."""
     from matplotlib.figure import Figure
 
-    log = read_log(model, dataset, parts)
+    log = read_log(model, parts)
     if log is None or not log.num_rows:
         return None
+    classes = read_classes(parts, latest_record(instance, keys.model_key(model.name, "rollout_verdict"), RolloutVerdict))
     size = max(log.num_rows // _POINTS, min(100, log.num_rows))
     starts = range(0, log.num_rows - size // 2, size)
-    values = [(start + size / 2, metric_of(log.slice(start, size), model)) for start in starts]
+    values = [(start + size / 2, metric_of(log.slice(start, size), model, classes)) for start in starts]
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([x for x, y in values if y is not None], [y for _, y in values if y is not None], marker="o", markersize=3, color="#0b6e4f")
-    report = latest_record(instance, keys.model_key(model.name, "drift_report"), DriftReport)
-    for window in report.windows if report else ():
+    report = read_drift(parts, latest_record(instance, keys.model_key(model.name, "drift_report"), DriftPointer))
+    for window in report.windows:
         if window.drifted:
             axes.axvspan(window.first_row, window.last_row, color="#d1495b", alpha=0.15, lw=0)
     digests = log.column("digest").to_pylist()

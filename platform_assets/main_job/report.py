@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 _PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/png;base64,[^)]+)\)")
 _SHOWN = (
-    ("trained", "learning_curve", "Learning curve"),
-    ("trained", "calibration_plot", "Calibration on the holdout"),
+    ("trained", "training", "Learning curve, and calibration on the holdout"),
     ("selected", "frontier", "Compression frontier: accuracy, latency, size"),
     ("drift_report", "drift", "Drift by window and column"),
+    ("drift_report", "performance", "Quality by window against what the release promised"),
 )
 
 
@@ -32,11 +32,18 @@ def write_report(folder: Path, result: Mapping[str, Any], catalogue: Catalogue, 
     """Write report-<time>.html into the folder, and return its path."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
-    environment = Environment(loader=PackageLoader("platform_assets.main_job"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("platform_assets.main_job"), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["figure"] = _figure
-    pictures = {row["name"]: _pictures(catalogue.models[row["name"]], catalogue.dataset_of(row["name"]), parts, instance) for row in result["models"]}
+    pictures = {
+        row["name"]: _pictures(catalogue.models[row["name"]], catalogue.dataset_of(row["name"]), parts, instance)
+        for row in result["models"]
+    }
     now = datetime.now(tz=UTC)
-    html = environment.get_template("report.html").render(result=result, pictures=pictures, models=catalogue.models, made=f"{now:%Y-%m-%d %H:%M} UTC")
+    html = environment.get_template("report.html").render(
+        result=result, pictures=pictures, models=catalogue.models, made=f"{now:%Y-%m-%d %H:%M} UTC"
+    )
     path = folder / f"report-{now:%Y%m%d-%H%M%S}.html"
     write_atomically(path, html.encode())
     return path
@@ -47,7 +54,7 @@ def _pictures(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instance: dg
 
     found = [("Target over time", _metadata_picture(instance, keys.dataset_key(dataset.name, "ingested"), "target_over_time"))]
     found += [(title, _metadata_picture(instance, keys.model_key(model.name, state), name)) for state, name, title in _SHOWN]
-    found.append(("Quality in production, with every decision", draw_life(model, dataset, parts, instance)))
+    found.append(("Quality in production, with every decision", draw_life(model, parts, instance)))
     return [(title, uri) for title, uri in found if uri]
 
 

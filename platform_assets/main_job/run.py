@@ -40,7 +40,9 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             bars = Bars(console)
             jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
             if processes.running(settings.home, site.DAEMON) is None and (closed := jobs.close_orphans()):
-                console.print(f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored.")
+                console.print(
+                    f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored."
+                )
             wanted = {name: catalogue.models[name] for name in models or catalogue.models}
             with bars.shown(), site.beside(settings):
                 client = connect(settings)
@@ -48,7 +50,9 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
                     loop.train_and_release(model, parts, jobs)
                 for model in wanted.values():
                     loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client)
-            rows = [summary.summarise_model(model, catalogue.dataset_of(name), parts, instance, since=began) for name, model in wanted.items()]
+            rows = [
+                summary.summarise_model(model, catalogue.dataset_of(name), parts, instance, since=began) for name, model in wanted.items()
+            ]
             result = {"models": rows, "report": "", "wall_seconds": round(time.monotonic() - started, 1), "peak_rss_bytes": peak["bytes"]}
             result["report"] = str(write_report(settings.home.reports, result, catalogue, parts, instance))
     return result
@@ -60,6 +64,10 @@ def write_json(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def _known_models(asked: Sequence[str], declared: Mapping[str, Any]) -> None:
-    faults = [Fault("falaj run", name, f"no model of this name; declared: {', '.join(sorted(declared))}") for name in asked if name not in declared]
+    faults = [
+        Fault("falaj run", name, f"no model of this name; declared: {', '.join(sorted(declared))}")
+        for name in asked
+        if name not in declared
+    ]
     if faults:
         raise SpecError(faults)

@@ -33,14 +33,18 @@ def start_web(settings: Settings) -> str:
     address = f"http://127.0.0.1:{settings.web_port}"
     command = [sys.executable, "-m", "dagster_webserver", "-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(settings.web_port)]
     _start(settings, WEB, command, tied=False)
-    processes.wait_until(lambda: _answers(f"{address}/server_info"), seconds=_UP_SECONDS, what="The web server", log=settings.home.logs / f"{WEB}.log")
+    processes.wait_until(
+        lambda: _answers(f"{address}/server_info"), seconds=_UP_SECONDS, what="The web server", log=settings.home.logs / f"{WEB}.log"
+    )
     return address
 
 
 def start_server(settings: Settings, *, tied: bool) -> None:
     """Start the inference server on loopback unless it runs, and wait until it answers."""
     _start(settings, SERVER, server_command(settings), tied=tied)
-    processes.wait_until(lambda: server_is_up(settings), seconds=_UP_SECONDS, what="The inference server", log=settings.home.logs / f"{SERVER}.log")
+    processes.wait_until(
+        lambda: server_is_up(settings), seconds=_UP_SECONDS, what="The inference server", log=settings.home.logs / f"{SERVER}.log"
+    )
 
 
 def stop_all(settings: Settings) -> list[str]:
@@ -74,5 +78,3 @@ def _answers(url: str) -> bool:
             return bool(reply.status == 200)  # noqa: PLR2004
     except (urllib.error.URLError, OSError):
         return False
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,17 @@ from platform_assets.components.step import latest_record
 from platform_assets.measures import measure
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftReport, GateVerdict, RetrainingVerdict, RolloutVerdict, SearchResult, Selection, Training
+from platform_assets.specs.records import (
+    DriftPointer,
+    FeatureSchema,
+    GateVerdict,
+    RetrainingVerdict,
+    RolloutVerdict,
+    SearchResult,
+    Selection,
+    Training,
+    read_record,
+)
 from resources.parts import Parts
 
 
@@ -26,11 +36,11 @@ def summarise_model(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
 
     training, verdict = newest("trained", Training), newest("rollout_verdict", RolloutVerdict)
     search, selection = newest("candidates", SearchResult), newest("selected", Selection)
-    drift = newest("drift_report", DriftReport)
+    drift = newest("drift_report", DriftPointer)
     releases = [entry["detail"]["digest"] for entry in parts.audit.entries(subject=f"model/{model.name}") if entry["action"] == "release"]
     found_at = drift.first_drifted_row if drift else None
-    log = read_log(model, dataset, parts)
-    served = _metrics_of_periods(log, model, found_at=found_at)
+    log = read_log(model, parts)
+    served = _metrics_of_periods(log, model, read_classes(parts, verdict), found_at=found_at)
     return {
         "name": model.name,
         "live_version": verdict.live_digest[:12] if verdict else None,
@@ -46,7 +56,11 @@ def summarise_model(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
         "gate": getattr(newest("gate_verdict", GateVerdict), "sentence", None),
         "rollout": verdict.sentence if verdict else None,
         "retraining": getattr(newest("retraining_verdict", RetrainingVerdict), "sentence", None),
-        "seconds": {row["stage"]: round(row["wall_seconds"], 2) for row in parts.ledger.totals(since=since) if row["model"] in (model.name, dataset.name)},
+        "seconds": {
+            row["stage"]: round(row["wall_seconds"], 2)
+            for row in parts.ledger.totals(since=since)
+            if row["model"] in (model.name, dataset.name)
+        },
     }
 
 
@@ -66,39 +80,46 @@ def _candidates(model: ModelSpec, search: SearchResult | None, selection: Select
     return measured
 
 
-def read_log(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Any:
-    """Return the production log in the order of events, joined with the outcomes known by now; None before the first request."""
+def read_log(model: ModelSpec, parts: Parts) -> Any:
+    """Return the production log in the order of events; None before the first request."""
     pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
-    if pin is None:
-        return None
-    del dataset
-    return parts.tables.read(pin).sort_by([("event_time", "ascending"), ("key", "ascending")])
+    return (
+        parts.tables.read(pin).sort_by([("event_time", "ascending"), ("time", "ascending"), ("prediction_id", "ascending")])
+        if pin
+        else None
+    )
 
 
-def _metrics_of_periods(log: Any, model: ModelSpec, *, found_at: int | None) -> dict[str, float | None]:
+def _metrics_of_periods(log: Any, model: ModelSpec, classes: Sequence[str], *, found_at: int | None) -> dict[str, float | None]:
     """Leading metric of the answers before the drift was found, from then until the new release answered, and after."""
     periods: dict[str, float | None] = {"metric_before": None, "metric_drifted": None, "metric_after": None}
     if log is None or not log.num_rows:
         return periods
     digests = log.column("digest").to_pylist()
-    changed = next((i for i, digest in enumerate(digests) if digest == digests[-1]), len(digests)) if digests[0] != digests[-1] else len(digests)
+    changed = digests.index(digests[-1]) if digests[0] != digests[-1] else len(digests)
     start = min(found_at if found_at is not None else len(digests), changed)
     cuts = {"metric_before": (0, start), "metric_drifted": (start, changed), "metric_after": (changed, len(digests))}
-    return {name: metric_of(log.slice(low, high - low), model) for name, (low, high) in cuts.items()}
+    return {name: metric_of(log.slice(low, high - low), model, classes) for name, (low, high) in cuts.items()}
 
 
-def metric_of(log: Any, model: ModelSpec) -> float | None:
+def metric_of(log: Any, model: ModelSpec, classes: Sequence[str]) -> float | None:
     """Leading metric over the rows whose outcome is known; None where it has no value (no rows, one class only)."""
     import numpy as np
 
-    known = log.filter(log.column("known_label").is_valid())
-    if known.num_rows == 0 or len(set(known.column("known_label").to_pylist())) < 2:  # noqa: PLR2004 - one class has no AUROC
+    known = log.filter(log.column("actual").is_valid())
+    if not known.num_rows:
         return None
+    places = {label: place for place, label in enumerate(classes)}
+    labels = np.array([places[label] for label in known.column("actual").to_pylist()])
     probabilities = np.array(known.column("probabilities").to_pylist(), dtype=np.float64)
-    classes = known.column("classes")[0].as_py() if "classes" in known.column_names else sorted(set(known.column("known_label").to_pylist()))
-    lookup = {label: index for index, label in enumerate(classes)}
-    truth = np.array([lookup[label] for label in known.column("known_label").to_pylist()])
-    return float(measure(probabilities, truth, kind=model.target.kind)[model.leading_metric])
+    return measure(labels, probabilities=probabilities, kind=model.target.kind).get(model.leading_metric)
+
+
+def read_classes(parts: Parts, verdict: RolloutVerdict | None) -> tuple[str, ...]:
+    """Return the classes of the live release, in the order of its probabilities."""
+    if verdict is None:
+        return ()
+    return read_record(FeatureSchema, (parts.artefacts.path(verdict.live_digest) / "schema.json").read_bytes()).classes
 
 
 @contextmanager

@@ -13,13 +13,24 @@ from resources.settings import CHECKOUT, Settings
 
 def print_summary(result: Mapping[str, Any], settings: Settings, console: Console) -> None:
     """Print the table that a main job ends with, the report's path, and how to open the web UI on the same instance."""
-    overview = Table("model", "live", "teacher", "boosted trees", "drift at row", "before", "during", "after", title="Models", title_justify="left")
+    overview = Table(
+        "model", "live", "teacher", "boosted trees", "drift at row", "before", "during", "after", title="Models", title_justify="left"
+    )
     for row in result["models"]:
         lead = row["leading_metric"]
-        values = (row["holdout"].get(lead), row["baseline"].get(lead), row["drift_found_at_row"], row["metric_before"], row["metric_drifted"], row["metric_after"])
+        values = (
+            row["holdout"].get(lead),
+            row["baseline"].get(lead),
+            row["drift_found_at_row"],
+            row["metric_before"],
+            row["metric_drifted"],
+            row["metric_after"],
+        )
         overview.add_row(f"{row['name']} ({lead})", row["live_version"] or "–", *(_text(value) for value in values))
     console.print(overview)
-    candidates = Table("model", "candidate", "metric", "KiB", "CPU µs b1", "b32", "p50 ms", "p99 ms", "why", title="Candidates", title_justify="left")
+    candidates = Table(
+        "model", "candidate", "metric", "KiB", "CPU µs b1", "b32", "p50 ms", "p99 ms", "why", title="Candidates", title_justify="left"
+    )
     for row in result["models"]:
         for c in row["candidates"]:
             figures = (f"{c['metric']:.4f}", f"{c['size_bytes'] / 1024:,.0f}", f"{c['cpu_us_b1']:.0f}", f"{c['cpu_us_b32']:.1f}")
