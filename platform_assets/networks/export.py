@@ -11,7 +11,7 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -65,7 +65,7 @@ def _trace(trained: Trained) -> onnx.ModelProto:
         "image": torch.zeros(rows, fitted.image_size),
     }
     names = tuple(name for name in INPUTS if examples[name].shape[1])
-    buffer = io.BytesIO()
+    buffer: Any = io.BytesIO()  # the tracing exporter writes to memory as well, though its signature names paths alone
     with warnings.catch_warnings():
         # The tracing exporter takes 0.3 CPU seconds here, the newer one tens, for the same graph; its deprecation is known.
         warnings.simplefilter("ignore")
@@ -88,7 +88,7 @@ def _look_up(fitted: Preprocessing) -> onnx.ModelProto:
         values += [offset + place for place, _ in names]
         unknown.append(offset + UNKNOWN)
     count = len(fitted.categories)
-    prefixes = helper.make_tensor("prefixes", TensorProto.STRING, [1, count], [f"{number}=".encode() for number in range(count)])
+    prefixes = helper.make_tensor("prefixes", TensorProto.STRING, [1, count], [f"{number}=".encode() for number in range(count)])  # type: ignore[misc]
     unknowns = helper.make_tensor("unknown_rows", TensorProto.INT64, [1, count], unknown)
     zero = helper.make_tensor("zero", TensorProto.INT64, [], [0])
     nodes = [

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +20,7 @@ from platform_assets.measures import leading, measure
 from platform_assets.networks.preprocessing import category_ids
 
 if TYPE_CHECKING:
+    from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
     from numpy.typing import NDArray
 
     from platform_assets.networks.plans import TrainingPlan
@@ -43,7 +44,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a fit is taught besides labels: how many classes there are, a teacher's probabilities [N, C] of the training rows, and how much images are warped."""
+    """What a fit is told besides labels.
+
+    How many classes there are, target probabilities [N, C] of the training rows (a teacher's word), and how much images are warped.
+    """
 
     classes: int
     soft: Tensor | None = None
@@ -107,9 +111,9 @@ class Classifier(pl.LightningModule):
         """Move the average after each step (Polyak and Juditsky, 1992)."""
         memory = min(MEMORY, self.global_step / (self.global_step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - memory)  # noqa: SLF001
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - memory)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a warm-up and a cosine back to nothing; biases, norms and looked-up rows do not decay."""
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         rest = [p for p in self.network.parameters() if p.ndim <= 1]
@@ -120,10 +124,8 @@ class Classifier(pl.LightningModule):
         def rate(step: int) -> float:
             return (step + 1) / rise if step < rise else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, self._steps - rise)))
 
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, rate), "interval": "step"},
-        }
+        schedule: LRSchedulerConfigType = {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimiser, rate), "interval": "step"}
+        return {"optimizer": optimiser, "lr_scheduler": schedule}
 
     def take_loss(self) -> float:
         """Mean training loss since the last call."""
@@ -177,7 +179,7 @@ def _quiet_trainer(plan: TrainingPlan, watch: pl.Callback) -> pl.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    precision = "bf16-mixed" if plan.precision == "bf16-mixed" else "32-true"
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if plan.precision == "bf16-mixed" else "32-true"
     return pl.Trainer(
         max_epochs=plan.epochs, precision=precision, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[watch], gradient_clip_val=1.0, num_sanity_val_steps=0,

@@ -35,7 +35,7 @@ class Progress:
             file.write(json.dumps(line) + "\n")
         if self._pipes is not None:
             shown = ", ".join(f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items())
-            self._pipes.log.info(f"{name}: {shown}")
+            self._pipes.log.info("%s: %s", name, shown)
 
     def materialised(self, metadata: Mapping[str, Any]) -> None:
         """Tell Dagster the result's figures, when it is there to hear them."""

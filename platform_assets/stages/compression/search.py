@@ -116,7 +116,7 @@ class _Workshop:
 
     def parameters(self, name: str) -> int:
         """Weights of the network behind a candidate."""
-        first = name.split("+")[0]
+        first = name.partition("+")[0]
         return int((self.root / "parts" / (first if first in NETWORK_METHODS else TEACHER) / "parameters").read_text())
 
     def folder(self, name: str) -> Path:
@@ -135,7 +135,7 @@ def _measure(made: dict[str, Path], workshop: _Workshop, *, data: Path) -> tuple
     sign = 1 if HIGHER_IS_BETTER[METRICS[plan.kind][0]] else -1
     candidates, rejected = [], []
     for name, path in made.items():
-        found, timing, bytes_ = answers[name], timings[name], path.read_bytes()
+        found, content = answers[name], path.read_bytes()
         if found.batch_difference > INVARIANCE:
             rejected.append(
                 Rejection(name, f"a row alone and in a batch differ by {found.batch_difference:.2g}, allowed is {INVARIANCE:g}")
@@ -144,9 +144,16 @@ def _measure(made: dict[str, Path], workshop: _Workshop, *, data: Path) -> tuple
             rejected.append(Rejection(name, "it answers with values that are not numbers"))
         else:
             candidate = Candidate(
-                name=name, digest=hashlib.sha256(bytes_).hexdigest(), size_bytes=len(bytes_), parameters=workshop.parameters(name), metrics=found.metrics,
-                drop=sign * (best - leading(found.metrics, kind=plan.kind)), max_difference=found.max_difference, agreement=found.agreement, **vars(timing),
-            )  # fmt: skip
+                name=name,
+                digest=hashlib.sha256(content).hexdigest(),
+                size_bytes=len(content),
+                parameters=workshop.parameters(name),
+                metrics=found.metrics,
+                drop=sign * (best - leading(found.metrics, kind=plan.kind)),
+                max_difference=found.max_difference,
+                agreement=found.agreement,
+                **vars(timings[name]),
+            )
             write_text(workshop.folder(name) / "candidate.json", to_json(candidate))
             candidates.append(candidate)
     return candidates, rejected

@@ -48,21 +48,16 @@ def draw_frontier(candidates: Sequence[Candidate], *, kind: str, front: Sequence
     figure, (axes,) = _figure(1)
     name = METRICS[kind][0]
     largest = max(candidate.size_bytes for candidate in candidates)
-    for candidate in candidates:
+    for place, candidate in enumerate(sorted(candidates, key=lambda one: one.cpu_us_b1)):
         colour = SAND if candidate.name == chosen else WATER
         axes.scatter(
             candidate.cpu_us_b1, candidate.metrics.get(name, float("nan")), s=60 + 500 * candidate.size_bytes / largest,
             edgecolor=colour, facecolor=colour if candidate.name in front or candidate.name == chosen else "none", alpha=0.85,
         )  # fmt: skip
         label = f"{candidate.name}\n{candidate.size_bytes / 1024:.0f} KiB, p99 {candidate.latency_ms_p99:.2f} ms"
-        axes.annotate(
-            label,
-            (candidate.cpu_us_b1, candidate.metrics.get(name, float("nan"))),
-            textcoords="offset points",
-            xytext=(10, 6),
-            fontsize=7,
-            color=INK,
-        )
+        point = (candidate.cpu_us_b1, candidate.metrics.get(name, float("nan")))
+        below = place % 2  # neighbours would write over each other
+        axes.annotate(label, point, textcoords="offset points", xytext=(8, -30 if below else 14), fontsize=7, color=INK)
     axes.margins(0.25)
     axes.set(title="Candidates: accuracy against CPU time and size", xlabel="CPU microseconds, one row", ylabel=f"holdout {name}")
     return _png(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ def cut_channels(network: nn.Module, *, inputs: tuple[torch.Tensor, ...], share:
     if not layers:
         raise CompressionRefusedError(f"{type(network).__name__} names no layer whose channels may be cut (method `prunable`)")
     network.eval()
-    graph: Any = tp.DependencyGraph().build_dependency(network, example_inputs=inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it speaks of positions and the summary token, whose width no cut here touches
+        graph: Any = tp.DependencyGraph().build_dependency(network, example_inputs=inputs)
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     cut = 0
     for layer in layers:

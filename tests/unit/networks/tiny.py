@@ -1,0 +1,80 @@
+"""Tiny training sets, made whole in memory or in a folder, for the rooms that train."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from platform_assets.networks.plans import TrainingPlan
+from platform_assets.specs.records import Feature, FeatureSchema, to_json
+
+TABULAR = FeatureSchema(
+    features=(
+        Feature("channel", "category", "view", "key"),
+        Feature("price", "numeric", "view", "key"),
+        Feature("day", "date", "view", "key"),
+        Feature("country", "category", "view", "key"),
+        Feature("nights", "numeric", "view", "key"),
+    ),
+    target="label", classes=("0", "1"), key="key", event_time="at",
+)  # fmt: skip
+PICTURES = FeatureSchema((Feature("image", "image", "view", "key", 64),), "label", ("a", "b", "c"), "key", "at")
+
+
+class Silent:
+    """A report nobody reads."""
+
+    def step(self, name: str, **figures: float | str) -> None:
+        del name, figures
+
+
+def tabular(rows: int = 240, *, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    channel = rng.choice(["web", "phone", "desk"], rows)
+    price = rng.gamma(4, 25, rows)
+    label = ((price > 100) ^ (channel == "web")).astype(int)
+    price[rng.random(rows) < 0.1] = np.nan
+    days = [datetime(2024, 1, 1) + timedelta(days=int(day)) for day in rng.integers(0, 700, rows)]
+    country = [None if rng.random() < 0.1 else str(value) for value in rng.choice(["AE", "OM", "IN"], rows)]
+    return pa.table({
+        "channel": pa.array(channel.tolist()), "price": pa.array(price, from_pandas=True), "day": pa.array(days, pa.timestamp("us")),
+        "country": pa.array(country, pa.string()), "nights": pa.array(rng.integers(1, 9, rows).astype(float)), "label": pa.array(label.astype(str).tolist()),
+    })  # fmt: skip
+
+
+def pictures(rows: int = 120, *, seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, rows)
+    images = rng.random((rows, 8, 8)) * 4
+    for row, kind in enumerate(label):
+        images[row, kind * 2 : kind * 2 + 3, 2:6] += 10
+    return pa.table(
+        {
+            "image": pa.array(images.reshape(rows, 64).astype(np.float32).tolist(), pa.list_(pa.float32(), 64)),
+            "label": np.array(list("abc"))[label].tolist(),
+        }
+    )
+
+
+def write_set(folder: Path, table: pa.Table, schema: FeatureSchema) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    first, second = int(table.num_rows * 0.6), int(table.num_rows * 0.8)
+    for name, part in (("train", table[:first]), ("calibration", table[first:second]), ("holdout", table[second:])):
+        pq.write_table(part, folder / f"{name}.parquet")
+    (folder / "schema.json").write_text(to_json(schema))
+    return folder
+
+
+def plan(architecture: str, *, kind: str = "binary", epochs: int = 2, seed: int = 3) -> TrainingPlan:
+    return TrainingPlan(architecture, kind, width=16, depth=2, heads=2, epochs=epochs, batch_size=16, seed=seed, threads=1)
+
+
+CASES = {
+    "tabular_transformer": (tabular, TABULAR, "binary"),
+    "tabular_mlp": (tabular, TABULAR, "binary"),
+    "vision_transformer": (pictures, PICTURES, "multiclass"),
+}

@@ -1,0 +1,113 @@
+"""The trainer: every architecture learns, the same seed gives the same weights, a folder is whole or says that it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict, fields
+
+import pytest
+import torch
+
+from platform_assets.errors import TrainingError
+from platform_assets.networks.checkpoint import load_trained
+from platform_assets.networks.plans import CompressionPlan, TrainingPlan
+from platform_assets.specs.model import CompressionSpec, TrainingSpec
+from platform_assets.stages.training.work import train
+from tests.unit.networks.tiny import CASES, TABULAR, Silent, plan, tabular, write_set
+
+
+@pytest.fixture(autouse=True)
+def _two_epochs_leave_the_threads_alone():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("architecture", CASES)
+def test_each_architecture_learns_a_tiny_set(tmp_path, architecture):
+    make, schema, kind = CASES[architecture]
+    data = write_set(tmp_path / "data", make(), schema)
+    result = train(data, plan=plan(architecture, kind=kind, epochs=10), out=tmp_path / "out", warm=None, report=Silent())
+    curve = json.loads((tmp_path / "out" / "curve.json").read_text())
+    assert len(curve) == 10
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    assert result.parameters == sum(weight.numel() for weight in load_trained(tmp_path / "out").network.parameters())
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["holdout"] == result.holdout
+
+
+def test_the_same_seed_gives_equal_weights_and_another_seed_others(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        train(data, plan=plan("tabular_mlp", seed=seed), out=tmp_path / name, warm=None, report=Silent())
+    weights = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["first.weight"] for name in "abc"]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_warm_start_takes_the_earlier_weights_over(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    train(data, plan=plan("tabular_mlp"), out=tmp_path / "a", warm=None, report=Silent())
+    result = train(data, plan=plan("tabular_mlp"), out=tmp_path / "b", warm=tmp_path / "a" / "checkpoint.pt", report=Silent())
+    assert math.isclose(result.warm_share, 1.0)
+
+
+def test_a_loss_that_is_no_number_is_an_error_with_a_hint(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    wild = TrainingPlan(**{**asdict(plan("tabular_mlp", epochs=3)), "learning_rate": 1e30})
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(data, plan=wild, out=tmp_path / "out", warm=None, report=Silent())
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_heads_that_do_not_divide_the_width_are_named(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    odd = TrainingPlan(**{**asdict(plan("tabular_transformer")), "heads": 3})
+    with pytest.raises(TrainingError, match="heads"):
+        train(data, plan=odd, out=tmp_path / "out", warm=None, report=Silent())
+
+
+def test_the_plans_mirror_the_declarations():
+    assert {f.name for f in fields(TrainingPlan)} == {*TrainingSpec.model_fields, "kind"}
+    assert {f.name for f in fields(CompressionPlan)} == {*CompressionSpec.model_fields, "kind"}
+    for mirror, spec in ((TrainingPlan, TrainingSpec), (CompressionPlan, CompressionSpec)):
+        for field in fields(mirror):
+            if field.name not in {"kind", "architecture"}:
+                assert field.default == spec.model_fields[field.name].default, field.name
+
+
+def test_the_program_runs_where_no_library_of_the_platform_is(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    (tmp_path / "spec.json").write_text(json.dumps(asdict(plan("tabular_mlp", epochs=1))))
+    absent = [
+        "dagster",
+        "dagster_pipes",
+        "pydantic",
+        "pandas",
+        "polars",
+        "sklearn",
+        "onnx",
+        "onnxruntime",
+        "mlflow",
+        "feast",
+        "duckdb",
+        "deltalake",
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); from platform_assets.stages.training.__main__ import main; sys.exit(main())"
+    arguments = ["--data", str(data), "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "progress.jsonl").read_text().splitlines()]
+    assert steps == ["train/epoch", "train/done"]
+
+
+def test_a_wrong_plan_is_one_sentence(tmp_path):
+    (tmp_path / "spec.json").write_text('{"architecture": "tabular_mlp", "kind": "binary", "widht": 3}')
+    arguments = ["--data", str(tmp_path), "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "platform_assets.stages.training", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "widht" in done.stderr
+    assert "Traceback" not in done.stderr
