@@ -14,7 +14,7 @@ ColumnType = Literal["integer", "number", "string", "boolean", "timestamp", "ima
 class SimulatorSource(Spec):
     """The shipped, seeded simulator of hotel bookings; stands for a live source."""
 
-    kind: Literal["simulator"]
+    kind: Literal["simulator"] = Field(description="Simulated hotel bookings.")
     seed: int = Field(7, ge=0, description="Same seed, same bytes.")
     history_rows: PositiveInt = Field(30_000, description="Bookings before the model's first day.")
     live_rows: PositiveInt = Field(20_000, description="Bookings after it, the live traffic.")
@@ -24,14 +24,14 @@ class SimulatorSource(Spec):
 class DigitsSource(Spec):
     """scikit-learn's own 1,797 real handwritten digits, in a seeded order, one a minute."""
 
-    kind: Literal["digits"]
-    seed: int = Field(7, ge=0)
+    kind: Literal["digits"] = Field(description="Handwritten digits.")
+    seed: int = Field(7, ge=0, description="Decides the order.")
 
 
 class FileSource(Spec):
     """A file, a folder of files or an object store URL (anything fsspec opens)."""
 
-    kind: Literal["file"]
+    kind: Literal["file"] = Field(description="A file, folder or URL.")
     path: str = Field(description="Path or URL; a folder is read as one table.")
     format: Literal["csv", "parquet", "delta"] | None = Field(None, description="Told from the ending when left out.")
 
@@ -39,15 +39,15 @@ class FileSource(Spec):
 class SqlSource(Spec):
     """A query over a SQLAlchemy URL; the URL itself comes from a file so that no secret stands in a declaration."""
 
-    kind: Literal["sql"]
+    kind: Literal["sql"] = Field(description="A query.")
     url_file: str = Field(description="File that holds the SQLAlchemy URL.")
-    query: str
+    query: str = Field(description="Query that gives all rows of the dataset; its columns are the declared ones.")
 
 
 class ProvidedSource(Spec):
     """No source of its own: `falaj run --source NAME=PATH` provides it."""
 
-    kind: Literal["provided"]
+    kind: Literal["provided"] = Field(description="Given on the command line.")
 
 
 Source = Annotated[SimulatorSource | DigitsSource | FileSource | SqlSource | ProvidedSource, Field(discriminator="kind")]
@@ -56,35 +56,35 @@ Source = Annotated[SimulatorSource | DigitsSource | FileSource | SqlSource | Pro
 class Drop(Spec):
     """The column ends at `protected`."""
 
-    method: Literal["drop"] = "drop"
+    method: Literal["drop"] = Field("drop", description="Leave the column out.")
 
 
 class Pseudonymise(Spec):
     """Keyed HMAC-SHA-256: equal values stay equal, nothing can be read back without the key."""
 
-    method: Literal["pseudonymise"] = "pseudonymise"
+    method: Literal["pseudonymise"] = Field("pseudonymise", description="Replace values by keyed hashes.")
 
 
 class Generalise(Spec):
     """Numbers fall to the floor of a bin of this width."""
 
-    method: Literal["generalise"] = "generalise"
-    width: float = Field(gt=0)
+    method: Literal["generalise"] = Field("generalise", description="Make numbers coarse.")
+    width: float = Field(gt=0, description="Width of a bin, in the column's unit.")
 
 
 class Column(Spec):
     """One column of the contract. Columns of a source that are not declared are never ingested."""
 
-    type: ColumnType
+    type: ColumnType = Field(description="Values that do not fit are refused or set aside.")
     nullable: bool = Field(False, description="May be missing.")
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | None = Field(None, description="Smallest allowed value; of every pixel, in an image.")
+    maximum: float | None = Field(None, description="Largest allowed value; of every pixel, in an image.")
     values: tuple[str, ...] | None = Field(None, description="Closed set of strings.")
     shape: tuple[PositiveInt, PositiveInt] | None = Field(None, description="Height and width, images only.")
     personal: Annotated[Drop | Pseudonymise | Generalise, Field(discriminator="method")] | None = Field(
         None, description="Personal data, and what `protected` does with it."
     )
-    description: str = ""
+    description: str = Field("", description="What the column means, for people.")
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Column:
@@ -104,8 +104,8 @@ class Column(Spec):
 class Label(Spec):
     """The outcome, and the time at which it becomes known (before that it is read as missing)."""
 
-    column: ColumnName
-    known_at: ColumnName
+    column: ColumnName = Field(description="Column of the outcome; declare it nullable where it comes later than its row.")
+    known_at: ColumnName = Field(description="Timestamp column: when the outcome is known.")
 
 
 class Contract(Spec):
@@ -113,7 +113,9 @@ class Contract(Spec):
 
     max_age: Span | None = Field(None, description="Newest event may be at most this old on the data's clock.")
     min_rows: PositiveInt = Field(1, description="Fewer rows in all are refused.")
-    max_shrink: float = Field(0.5, ge=0, le=1, description="Refused when the table shrinks by more than this share against the last good version.")
+    max_shrink: float = Field(
+        0.5, ge=0, le=1, description="Refused when the table shrinks by more than this share against the last good version."
+    )
     on_violation: Literal["block", "quarantine"] = Field("block", description="Offending rows block the delivery, or are set aside.")
     max_quarantined: float = Field(0.05, ge=0, le=1, description="With quarantine: more than this share blocks after all.")
 
@@ -121,25 +123,25 @@ class Contract(Spec):
 class ColumnsView(Spec):
     """Columns as they stand in the row at its event time."""
 
-    kind: Literal["columns"] = "columns"
-    entity: ColumnName
-    columns: tuple[ColumnName, ...] = Field(min_length=1)
+    kind: Literal["columns"] = Field("columns", description="Columns of the row itself.")
+    entity: ColumnName = Field(description="Column by which values are found, the key of the row as a rule.")
+    columns: tuple[ColumnName, ...] = Field(min_length=1, description="Columns that become features, known at the event time.")
 
 
 class Aggregate(Spec):
     """Trailing mean of a column per entity; a label counts only once it is known."""
 
-    mean: ColumnName
-    window: Span
+    mean: ColumnName = Field(description="Column whose mean is taken.")
+    window: Span = Field(description="How far back rows count.")
 
 
 class AggregatesView(Spec):
     """Trailing aggregates per entity, computed on a fixed grid of event time."""
 
-    kind: Literal["aggregates"]
-    entity: ColumnName
+    kind: Literal["aggregates"] = Field(description="Aggregates over past rows of an entity.")
+    entity: ColumnName = Field(description="Column by which rows are grouped and values are found.")
     every: Span = Field(description="Grid of computation; online values are at most this old.")
-    aggregates: dict[ColumnName, Aggregate] = Field(min_length=1)
+    aggregates: dict[ColumnName, Aggregate] = Field(min_length=1, description="Features by name.")
 
 
 FeatureView = Annotated[ColumnsView | AggregatesView, Field(discriminator="kind")]
@@ -148,21 +150,21 @@ FeatureView = Annotated[ColumnsView | AggregatesView, Field(discriminator="kind"
 class DatasetSpec(Spec):
     """One dataset: where it comes from, what it promises, what is personal, which features it gives."""
 
-    name: Name
+    name: Name = Field(description="Unique among datasets; part of every asset key.")
     owner: str = Field(description="Who answers for it, e.g. team:revenue.")
-    description: str = ""
+    description: str = Field("", description="What the dataset is, for people.")
     extends: Name | None = Field(None, description="Take columns, label and views of this dataset, and add to them.")
     stands_in_for: Name | None = Field(None, description="When this dataset is provided at run time, models of that one read this.")
-    source: Source
-    columns: dict[ColumnName, Column] = Field(default_factory=dict)
+    source: Source = Field(description="Where rows come from.")
+    columns: dict[ColumnName, Column] = Field(default_factory=dict, description="Columns to ingest, by name; others are never read.")
     key: ColumnName = Field(description="Column that names a row; made from the row's content when the source lacks it.")
-    event_time: ColumnName
-    label: Label | None = None
+    event_time: ColumnName = Field(description="Timestamp column: when the row's event happened.")
+    label: Label | None = Field(None, description="The outcome that models predict.")
     history: Span | None = Field(
         None, description="Span of known labels that is history; later events are live. Left out: everything is history, on the wall clock."
     )
-    contract: Contract = Contract()
-    views: dict[Name, FeatureView] = Field(default_factory=dict)
+    contract: Contract = Field(Contract(), description="What a delivery must fulfil.")
+    views: dict[Name, FeatureView] = Field(default_factory=dict, description="Feature views by name.")
     residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
-    retention: Span | None = None
+    retention: Span | None = Field(None, description="How long rows may be kept. On record only: nothing is deleted by it yet.")
     refresh: Cron | None = Field(None, description="Cron of the refresh schedule.")

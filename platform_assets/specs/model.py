@@ -34,38 +34,40 @@ Bound = Annotated[str, AfterValidator(_check_bound)]
 class FeaturesSpec(Spec):
     """Which views the model reads; columns named in `without` are left out."""
 
-    views: tuple[Name, ...] = Field(min_length=1)
-    without: tuple[ColumnName, ...] = ()
+    views: tuple[Name, ...] = Field(min_length=1, description="Feature views of the dataset.")
+    without: tuple[ColumnName, ...] = Field((), description="Features of those views that the model does not read.")
 
 
 class TargetSpec(Spec):
     """What is predicted."""
 
-    column: ColumnName
-    kind: Kind
+    column: ColumnName = Field(description="The dataset's label column.")
+    kind: Kind = Field(description="binary leads with AUROC, multiclass with accuracy.")
 
 
 class SplitSpec(Spec):
     """Time-ordered shares: the newest rows are the holdout, the ones before them the calibration set."""
 
-    calibration: float = Field(0.15, gt=0, lt=0.5)
-    holdout: float = Field(0.15, gt=0, lt=0.5)
+    calibration: float = Field(0.15, gt=0, lt=0.5, description="Share on which baselines are tuned and epochs compared.")
+    holdout: float = Field(0.15, gt=0, lt=0.5, description="Newest share, on which gates and candidates are measured.")
 
 
 class TrainingSpec(Spec):
     """How the teacher is trained. Sizes are declared, and printed: every later ratio is against this network."""
 
-    architecture: Literal["tabular_transformer", "tabular_mlp", "vision_transformer"]
+    architecture: Literal["tabular_transformer", "tabular_mlp", "vision_transformer"] = Field(
+        description="Network; vision_transformer for views with an image."
+    )
     width: PositiveInt = Field(32, le=4096, description="Width of a token or hidden layer.")
     depth: PositiveInt = Field(2, le=64, description="Blocks.")
-    heads: PositiveInt = Field(4, le=64)
-    dropout: float = Field(0.1, ge=0, lt=1)
-    epochs: PositiveInt = Field(8, le=10_000)
-    batch_size: PositiveInt = Field(512, le=1_000_000)
-    learning_rate: float = Field(2e-3, gt=0, le=1)
-    weight_decay: float = Field(1e-4, ge=0)
-    seed: int = Field(7, ge=0)
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    heads: PositiveInt = Field(4, le=64, description="Attention heads; the width is a multiple of them.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of activations dropped while training.")
+    epochs: PositiveInt = Field(8, le=10_000, description="Passes over the training rows.")
+    batch_size: PositiveInt = Field(512, le=1_000_000, description="Rows a step.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak of AdamW's rate, reached after a warm-up.")
+    weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
+    seed: int = Field(7, ge=0, description="Of initial weights, order and dropout.")
+    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Arithmetic of the training.")
     threads: PositiveInt | None = Field(None, description="CPU threads; all cores when left out.")
 
 
@@ -75,12 +77,14 @@ Method = Literal["distil", "prune", "int8", "distil+int8", "prune+int8"]
 class CompressionSpec(Spec):
     """Which compressed candidates are made, and what a release may cost."""
 
-    candidates: tuple[Method, ...] = ("distil", "prune", "int8", "distil+int8", "prune+int8")
+    candidates: tuple[Method, ...] = Field(
+        ("distil", "prune", "int8", "distil+int8", "prune+int8"), description="What is made beside the teacher, which always competes."
+    )
     tolerate_drop: float = Field(0.01, ge=0, le=1, description="Largest loss of the leading metric against the teacher, in its own unit.")
     latency_ms_p99: PositiveFloat = Field(5.0, description="Budget of one row's p99 in process, on the CPU at hand.")
-    student_width: PositiveInt = Field(64, le=4096)
-    student_depth: PositiveInt = Field(2, le=64)
-    student_epochs: PositiveInt = Field(8, le=10_000)
+    student_width: PositiveInt = Field(64, le=4096, description="Hidden width of the distilled perceptron.")
+    student_depth: PositiveInt = Field(2, le=64, description="Hidden layers of the distilled perceptron.")
+    student_epochs: PositiveInt = Field(8, le=10_000, description="Epochs of distillation.")
     prune_share: float = Field(0.5, gt=0, lt=1, description="Share of channels that structured pruning removes.")
     threads: PositiveInt = Field(1, description="onnxruntime threads of the CPU class that serves.")
 
@@ -88,10 +92,12 @@ class CompressionSpec(Spec):
 class RolloutSpec(Spec):
     """From shadow to live, by evidence."""
 
-    shadow_requests: PositiveInt = 200
-    canary_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = (10, 50)
+    shadow_requests: PositiveInt = Field(
+        200, description="Requests that both versions answer, the champion for the caller, before the canary."
+    )
+    canary_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field((10, 50), description="Shares of requests, step by step.")
     min_requests: PositiveInt = Field(100, description="Canary requests before each step.")
-    max_error_share: float = Field(0.01, ge=0, le=1)
+    max_error_share: float = Field(0.01, ge=0, le=1, description="Share of the challenger's requests that may fail.")
     max_latency_ratio: PositiveFloat = Field(5.0, description="Challenger's p99 against the champion's.")
     max_disagreement: float = Field(0.5, ge=0, le=1, description="Share of rows whose predicted class differs from the champion's.")
     timeout: Span = Field(default="10m", validate_default=True, description="Without enough traffic until then the champion stays.")
@@ -100,8 +106,10 @@ class RolloutSpec(Spec):
 class ServingSpec(Spec):
     """Where and how a release is deployed."""
 
-    rollout: RolloutSpec = RolloutSpec()
-    online_features: bool = Field(True, description="Views of other entities are looked up in the online store.")
+    rollout: RolloutSpec = Field(RolloutSpec(), description="Steps from shadow to live.")
+    online_features: bool = Field(
+        True, description="Views of other entities are looked up in the online store. On record only: the server always looks them up."
+    )
 
 
 class MonitoringSpec(Spec):
@@ -116,40 +124,46 @@ class MonitoringSpec(Spec):
 class RetrainingSpec(Spec):
     """When a retraining is asked for."""
 
-    on_drift: bool = True
-    on_performance: bool = True
+    on_drift: bool = Field(True, description="A drifted window asks.")
+    on_performance: bool = Field(True, description="A drop of the leading metric asks, once labels are known.")
     on_new_rows: PositiveInt | None = Field(None, description="Rows since the last training that ask for one.")
-    schedule: Cron | None = Field(None, description="Cron.")
-    cool_down: Span = Field(default="30d", validate_default=True, description="On the data's clock.")
+    schedule: Cron | None = Field(None, description="Cron, on the wall clock in UTC.")
+    cool_down: Span = Field(
+        default="30d",
+        validate_default=True,
+        description="Least time between two asks, on the data's clock; twice as long after one that did not help.",
+    )
     at_most: PositiveInt = Field(4, description="Retrainings within `within`.")
-    within: Span = Field(default="365d", validate_default=True)
+    within: Span = Field(default="365d", validate_default=True, description="Span of `at_most`, on the data's clock.")
 
 
 class GovernanceSpec(Spec):
     """What the record of processing needs."""
 
     residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
-    retention: Span | None = None
+    retention: Span | None = Field(
+        None, description="How long what belongs to the model may be kept. On record only: nothing is deleted by it yet."
+    )
 
 
 class ModelSpec(Spec):
     """One model, its whole life."""
 
-    name: Name
+    name: Name = Field(description="Unique among models; part of every asset key.")
     owner: str = Field(description="Who answers for it, e.g. team:revenue.")
-    tenant: Name = "default"
+    tenant: Name = Field("default", description="On whose behalf it runs; a tag of assets and runs.")
     purpose: str = Field(min_length=10, description="Why the data is processed: enters the record of processing.")
-    dataset: Name
-    features: FeaturesSpec
-    target: TargetSpec
-    split: SplitSpec = SplitSpec()
-    training: TrainingSpec
+    dataset: Name = Field(description="Name of a declared dataset.")
+    features: FeaturesSpec = Field(description="What the model reads.")
+    target: TargetSpec = Field(description="What it predicts.")
+    split: SplitSpec = Field(SplitSpec(), description="Shares of the training set, in time order.")
+    training: TrainingSpec = Field(description="How the teacher is trained.")
     gates: dict[str, Bound] = Field(default_factory=dict, description="Metric, or metric_vs_champion, to a bound on the holdout.")
-    compression: CompressionSpec = CompressionSpec()
-    serving: ServingSpec = ServingSpec()
-    monitoring: MonitoringSpec = MonitoringSpec()
-    retraining: RetrainingSpec = RetrainingSpec()
-    governance: GovernanceSpec = GovernanceSpec()
+    compression: CompressionSpec = Field(CompressionSpec(), description="Which candidates are made, and what a release may cost.")
+    serving: ServingSpec = Field(ServingSpec(), description="How a release comes to production.")
+    monitoring: MonitoringSpec = Field(MonitoringSpec(), description="How production is watched.")
+    retraining: RetrainingSpec = Field(RetrainingSpec(), description="When a retraining is asked for.")
+    governance: GovernanceSpec = Field(GovernanceSpec(), description="Where data may be, and for how long.")
 
     @property
     def leading_metric(self) -> str:
