@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--spec", type=Path, required=True, help="JSON of the compression plan")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; what stands there already is used")
-    parser.add_argument("--threads", type=int, help="torch threads while students learn; all cores when left out")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads while students learn (default 1)")
     given = parser.parse_args(arguments)
 
     def work() -> None:

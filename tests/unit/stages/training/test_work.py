@@ -85,7 +85,6 @@ def test_the_program_runs_where_no_library_of_the_platform_is(tmp_path):
         "dagster",
         "dagster_pipes",
         "pydantic",
-        "pandas",
         "polars",
         "sklearn",
         "onnx",
