@@ -14,10 +14,15 @@ from rich.table import Table
 from platform_assets.errors import FalajError, SourceError
 from resources.settings import Settings, read_settings, silence_telemetry
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Falaj: one YAML file per model, its whole governed life.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Falaj: one YAML file per model, its whole governed life.",
+)
 release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify.")
 app.add_typer(release_app, name="release")
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 150)
 
 Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
@@ -83,7 +88,10 @@ def up() -> None:
     site.start_server(settings, tied=False)
     site.start_daemon(settings, tied=False)
     address = site.start_web(settings)
-    console.print(f"Web UI {address}, inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.", soft_wrap=True)
+    console.print(
+        f"Web UI {address}, inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -114,7 +122,11 @@ def status(json_file: Json = None) -> None:
 
 
 @app.command()
-def predict(model: Model, file: Annotated[Path, typer.Option(help="CSV or Parquet file of raw named columns.")], token: Annotated[str | None, typer.Option(help="Bearer token.")] = None) -> None:
+def predict(
+    model: Model,
+    file: Annotated[Path, typer.Option(help="CSV or Parquet file of raw named columns.")],
+    token: Annotated[str | None, typer.Option(help="Bearer token.")] = None,
+) -> None:
     """Ask the inference server; one JSON line per row on standard output."""
     from platform_assets.main_job import operations
 

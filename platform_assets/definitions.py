@@ -10,6 +10,7 @@ from platform_assets.components.automation import build_automation
 from platform_assets.components.dataset import build_dataset_defs
 from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
+from platform_assets.ports import Watcher
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
 
@@ -36,9 +37,9 @@ def load_defs(parts: Parts) -> dg.Definitions:
     return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), build_platform_defs(parts))
 
 
-def bind_parts(settings: Settings) -> Parts:
+def bind_parts(settings: Settings, *, watcher: Watcher | None = None) -> Parts:
     """Check every declaration of every file, then bind this environment's parts."""
-    return build_parts(settings, load_tree(settings.defs_root))
+    return build_parts(settings, load_tree(settings.defs_root), watcher=watcher)
 
 
 @dg.definitions

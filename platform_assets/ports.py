@@ -158,3 +158,13 @@ class Notifier(Protocol):
 
     def notify(self, title: str, text: str, *, severity: str) -> None:
         """Send one message; an unreachable receiver is logged and never stops the caller."""
+
+
+class Watcher(Protocol):
+    """Someone who looks on while steps run in this process: a terminal's progress bars."""
+
+    def step(self, name: str) -> None:
+        """A step began."""
+
+    def note(self, text: str) -> None:
+        """Something within the step is worth showing."""

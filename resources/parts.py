@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from resources.settings import Settings
 
 
+class Unwatched:
+    """Nobody looks on: what steps say of their progress goes nowhere."""
+
+    def step(self, name: str) -> None:
+        """A step began."""
+
+    def note(self, text: str) -> None:
+        """Something within the step is worth showing."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The embedded parts of a laptop. Each is made when first asked for."""
@@ -25,6 +35,7 @@ class Parts:
     settings: Settings
     catalogue: Catalogue
     provided: Mapping[str, str]
+    watcher: ports.Watcher = field(default_factory=Unwatched)
 
     @cached_property
     def tables(self) -> ports.TableStore:
@@ -110,10 +121,10 @@ class Parts:
         return open_source(self.catalogue.datasets[dataset], provided=self.provided.get(dataset))
 
 
-def build_parts(settings: Settings, catalogue: Catalogue) -> Parts:
+def build_parts(settings: Settings, catalogue: Catalogue, *, watcher: ports.Watcher | None = None) -> Parts:
     """Bind the parts of the environment that FALAJ_ENV names."""
     from resources.home import read_sources
 
     if settings.environment != "laptop":
         raise StateError(f"FALAJ_ENV={settings.environment!r} was asked for; this version has the parts of: laptop. Unset FALAJ_ENV.")
-    return Parts(settings, catalogue, read_sources(settings.home))
+    return Parts(settings, catalogue, read_sources(settings.home), watcher or Unwatched())

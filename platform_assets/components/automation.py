@@ -34,7 +34,13 @@ def build_automation(parts: Parts) -> dg.Definitions:
 
 
 def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    @dg.sensor(name=keys.DRIFT_SENSOR, jobs=jobs, minimum_interval_seconds=_TICK_SECONDS, default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.sensor(
+        name=keys.DRIFT_SENSOR,
+        description="A retraining verdict that asks launches one training.",
+        jobs=jobs,
+        minimum_interval_seconds=_TICK_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
     def drift_found(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask for one retraining per verdict: the verdict's id is the run key, so neither a restart nor a second tick asks again."""
         answered = json.loads(context.cursor or "{}")
@@ -51,7 +57,13 @@ def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.
 
 
 def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
-    @dg.sensor(name=keys.NEW_ROWS_SENSOR, jobs=jobs, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+    @dg.sensor(
+        name=keys.NEW_ROWS_SENSOR,
+        description="Enough new rows since the last training (retraining.on_new_rows) launch one.",
+        jobs=jobs,
+        minimum_interval_seconds=60,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
     def rows_arrived(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask when a dataset has grown by the declared number of rows since the model's last training."""
         for name, model in parts.catalogue.models.items():
@@ -67,7 +79,12 @@ def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.S
 
 
 def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
-    @dg.run_failure_sensor(name=keys.FAILURE_SENSOR, default_status=dg.DefaultSensorStatus.RUNNING, minimum_interval_seconds=_TICK_SECONDS)
+    @dg.run_failure_sensor(
+        name=keys.FAILURE_SENSOR,
+        description="A failed run is told to people; a retraining that failed is closed as such.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=_TICK_SECONDS,
+    )
     def run_failed(context: dg.RunFailureSensorContext) -> None:
         """Tell people which run failed and with which sentence."""
         model = context.dagster_run.tags.get(MODEL_TAG, "")

@@ -1,31 +1,36 @@
-"""What `dg scaffold defs` writes: a declaration that loads, with every field there is, explained. No defaults are repeated here."""
+"""What `dg scaffold defs` writes: a declaration that loads, with every field there is, its default and its meaning."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, get_origin
 
 from dagster.components.scaffold.scaffold import Scaffolder, ScaffoldRequest
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.words import choices_of, default_of, nested_specs
+from resources.home import write_atomically
 
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
-_EXAMPLES: dict[str, str] = {
+_HEAD = (
+    "# Lines without a comment sign are needed; their values are examples that load as they are: replace them.",
+    "# Lines that begin with `# ` are optional and show the default: take the sign away from a line and its parents to change it.",
+    "# Lines that begin with `## ` explain. `falaj check` names every fault; `falaj schema` writes the schema for editors.",
+)
+_EXAMPLES: Mapping[str, Any] = {
     "owner": "team:mine",
     "purpose": "Say here why this data is processed.",
     "dataset": "hotel_bookings_simulated",
-    "features": "{views: [booking]}",
-    "target": "{column: is_canceled, kind: binary}",
-    "training": "{architecture: tabular_transformer}",
+    "features": {"views": "[booking]"},
+    "target": {"column": "is_canceled", "kind": "binary"},
+    "training": {"architecture": "tabular_transformer"},
     "source": "{kind: file, path: /data/mine.parquet}",
     "key": "row_id",
     "event_time": "happened_at",
-    "columns": "{row_id: {type: string}, happened_at: {type: timestamp}}",
+    "columns": "{row_id: {type: string}, happened_at: {type: timestamp}, amount: {type: number, minimum: 0}}",
+    "views": "{row: {kind: columns, entity: row_id, columns: [amount]}}",
 }
 
 
@@ -35,9 +40,8 @@ class _DeclarationScaffolder(Scaffolder[Any]):
 
     def scaffold(self, request: ScaffoldRequest[Any]) -> None:
         """Write defs.yaml into the asked folder."""
-        request.target_path.mkdir(parents=True, exist_ok=True)
         text = render_declaration(self.type_name, self.spec, name=request.target_path.name)
-        (request.target_path / "defs.yaml").write_text(text, encoding="utf-8")
+        write_atomically(request.target_path / "defs.yaml", text.encode())
 
 
 class DatasetScaffolder(_DeclarationScaffolder):
@@ -55,57 +59,43 @@ class ModelScaffolder(_DeclarationScaffolder):
 
 
 def render_declaration(type_name: str, spec: type[BaseModel], *, name: str) -> str:
-    """Write a declaration: required fields with an example, all others as comments with their default and meaning."""
-    lines = [f"type: {type_name}", "attributes:", f"  name: {name}"]
+    """Write a declaration. With every `# ` of a field taken away it still loads, and means the same."""
+    fields = _indented(_render_fields(spec, examples={**_EXAMPLES, "name": name}, hide=True))
+    return "\n".join([*_HEAD, f"type: {type_name}", "attributes:", *fields]) + "\n"
+
+
+def _render_fields(spec: type[BaseModel], *, examples: Mapping[str, Any], hide: bool) -> Iterator[str]:
     for field, info in spec.model_fields.items():
-        if field != "name":
-            lines += _render_field(field, info, indent=2, example=_EXAMPLES.get(field))
-    return "\n".join(lines) + "\n"
+        example, hidden = examples.get(field), hide and not info.is_required() and field not in examples
+        note = _note(info.annotation, info.description)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            inner = _render_fields(info.annotation, examples=example or {}, hide=not hidden and hide)
+            lines = [f"{field}:{note}", *_indented(inner)]
+            yield from (f"# {line}" if hidden else line for line in lines)
+        else:
+            line = f"{field}: {example or default_of(spec, field)}{note}"
+            yield f"# {line}" if hidden else line
+            yield from (f"## {line}" for line in _indented(_explain(nested_specs(info.annotation))))
 
 
-def _render_field(field: str, info: FieldInfo, *, indent: int, example: str | None) -> list[str]:
-    pad = " " * indent
-    required = info.default is PydanticUndefined and info.default_factory is None
-    note = f"  # {info.description}" if info.description else ""
-    nested = _nested(info.annotation)
-    if required or (example is not None and field == "columns"):
-        lines = [f"{pad}{field}: {example or '...'}{note}"]
-        return lines + _render_nested(nested, indent=indent, title=f"{field} takes")
-    if nested:
-        return [f"{pad}# {field}:{note}", *_render_nested(nested, indent=indent, title=None)]
-    return [f"{pad}# {field}: {_default_text(info)}{note}"]
+def _explain(specs: list[type[BaseModel]]) -> Iterator[str]:
+    """Say what may stand where a field takes one of several shapes, or a map of them."""
+    for spec in specs:
+        yield f"{(spec.__doc__ or '').strip().splitlines()[0]}"
+        for field, info in spec.model_fields.items():
+            default = default_of(spec, field)
+            choices = choices_of(info.annotation)
+            value = "(required)" if default is None and len(choices) != 1 else default or choices[0]
+            yield f"  {field}: {value}{_note(info.annotation, info.description)}"
+            yield from _indented(_indented(_explain(nested_specs(info.annotation))))
 
 
-def _render_nested(models: list[type[BaseModel]], *, indent: int, title: str | None) -> list[str]:
-    pad = " " * indent
-    lines: list[str] = []
-    for model in models:
-        if title:
-            lines.append(f"{pad}# {title} ({(model.__doc__ or '').strip().splitlines()[0]})")
-        for field, info in model.model_fields.items():
-            note = f"  # {info.description}" if info.description else ""
-            choice = f"  # one of: {', '.join(map(str, choices))}" if (choices := _choices(info.annotation)) else ""
-            lines.append(f"{pad}#   {field}: {_default_text(info)}{note or choice}")
-    return lines
+def _note(annotation: Any, description: str | None) -> str:
+    choices = choices_of(annotation)
+    among = f"{'Any' if get_origin(annotation) is tuple else 'One'} of: {', '.join(choices)}." if len(choices) > 1 else ""
+    words = " ".join(part for part in (description, among) if part)
+    return f"  # {words}" if words else ""
 
 
-def _default_text(info: FieldInfo) -> str:
-    if info.default is PydanticUndefined:
-        return "{}" if info.default_factory is not None else "(required)"
-    value = info.default
-    if isinstance(value, BaseModel):
-        return value.model_dump_json()
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(str, value)) + "]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    values = get_args(annotation)
-    return values if values and all(isinstance(value, str) for value in values) else ()
-
-
-def _nested(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for arg in get_args(annotation) for model in _nested(arg)]
+def _indented(lines: Iterator[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)

@@ -115,6 +115,7 @@ def build_step(
     def _asset(context) -> Iterator[dg.MaterializeResult]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - dagster refuses deferred annotations here
         parts: Parts = context.resources.parts
         model = key[1]
+        parts.watcher.step("/".join((key[0], *key[2:])))
         with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run_id):
             try:
                 outcome = work(Step(context, parts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -126,7 +127,7 @@ def run_program(
     step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, arguments: Sequence[str] = ()
 ) -> None:
     """Run one of our programs through Dagster Pipes, so that its metrics and progress show live in the run."""
-    from dagster._core.pipes.subprocess import PipesSubprocessClient  # the public name loads cloud clients as well
+    from dagster._core.errors import DagsterPipesExecutionError  # has no public name
 
     from resources.settings import child_environment
 
@@ -142,11 +143,32 @@ def run_program(
         *arguments,
     ]
     try:
-        PipesSubprocessClient(env=child_environment(step.parts.settings)).run(context=step.context, command=command)
-    except dg.DagsterExecutionInterruptedError:
-        raise
-    except dg.DagsterError as error:
+        with _follow(paths["--out"] / "progress.jsonl", step):
+            dg.PipesSubprocessClient(env=child_environment(step.parts.settings)).run(context=step.context, command=command)
+    except DagsterPipesExecutionError as error:
         raise TrainingError(f"{module} failed: {error}. Its output stands in this step's stderr.") from error
+
+
+@contextmanager
+def _follow(progress: Path, step: Step) -> Iterator[None]:
+    """Show the newest line of a program's progress file to whoever watches this process."""
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.wait(0.5):
+            lines = progress.read_text().splitlines() if progress.exists() else []
+            if lines and lines[-1].endswith("}"):
+                told = json.loads(lines[-1])
+                epoch = f" {told['epoch']:.0f} of {told['epochs']:.0f}" if "epochs" in told else ""
+                step.parts.watcher.note(f"{told['step']}{epoch}")
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
@@ -166,7 +188,8 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
             "--data": parts.artefacts.path(training.training_set),
             "--out": work / "out",
         }
-        run_program(step, "platform_assets.stages.compression", spec, work, paths)
+        threads = ["--threads", str(model.training.threads)] if model.training.threads else []
+        run_program(step, "platform_assets.stages.compression", spec, work, paths, arguments=threads)
         result = _store_candidates(step, work / "out")
         parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
     else:

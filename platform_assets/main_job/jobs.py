@@ -64,6 +64,8 @@ def _first_failure(events: Sequence[dg.DagsterEvent]) -> str:
             error = event.step_failure_data.error
             while error is not None and error.cls_name != "Failure" and error.cause is not None:
                 error = error.cause
-            text = error.message.strip().removeprefix("dagster._core.definitions.events.Failure: ") if error is not None else "no reason given"
+            text = (
+                error.message.strip().removeprefix("dagster._core.definitions.events.Failure: ") if error is not None else "no reason given"
+            )
             return f"{event.step_key}: {text}"
     return "no step says why."

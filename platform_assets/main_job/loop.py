@@ -32,12 +32,11 @@ class Life:
     refused: list[str] = field(default_factory=list)
 
 
-def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
+def train_and_release(model: ModelSpec, jobs: Jobs) -> None:
     """From raw rows to a rollout verdict."""
     name = keys.train_job(model.name)
-    with jobs.bars.phase(f"{model.name}: train and release", jobs.steps(name)):
+    with jobs.bars.phase(f"{model.name}: train and release", jobs.steps(name), of="steps"):
         jobs.run(name)
-    del parts
 
 
 def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, client: PredictClient) -> Life:
@@ -49,7 +48,7 @@ def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, clien
     grid = _refresh_grid(dataset)
     refreshed = parts.clock.now(dataset.name)
     answered = _last_verdict(model, jobs)
-    with jobs.bars.phase(f"{model.name}: live traffic", stream.left):
+    with jobs.bars.phase(f"{model.name}: live traffic", stream.left, of="events"):
         while stream.left:
             jobs.bars.note(f"{stream.position:,} answered")
             now = _send(stream, client, parts, model.monitoring.window_rows, jobs)

@@ -15,6 +15,7 @@ from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
 from platform_assets.errors import Fault, ReleaseError, ServingError, SourceError, SpecError
 from platform_assets.main_job import site
+from platform_assets.specs.catalogue import request_columns
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict
 from resources import processes
@@ -92,13 +93,14 @@ def serve_in_foreground(settings: Settings, model: str, *, port: int | None) -> 
 def predict_file(settings: Settings, model: str, file: Path, *, token: str | None) -> Iterator[dict[str, Any]]:
     """Ask the server about every row of a file, in batches; yield one answer a row."""
     from resources.serving import connect
-    from resources.sources import read_rows
+    from resources.sources import read_request_rows
 
     parts = open_parts(settings, model)
     if not file.exists():
         raise SourceError(f"--file {file}: there is no such file; give a CSV or Parquet file with the model's columns.")
     client = connect(settings, token=token)
-    rows = read_rows(file, parts.catalogue.dataset_of(model))
+    dataset = parts.catalogue.dataset_of(model)
+    rows = read_request_rows(file, dataset, columns=request_columns(parts.catalogue.models[model], dataset))
     for start in range(0, len(rows), _REQUEST_ROWS):
         answer = client.predict(model, rows[start : start + _REQUEST_ROWS])
         for prediction in answer["predictions"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -19,7 +20,8 @@ class Bars:
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=False
         )  # fmt: skip
         self._task: TaskID | None = None
-        self._phase = ""
+        self._phase = self._said = ""
+        self._steps: int | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -31,24 +33,31 @@ class Bars:
             yield
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[None]:
+    def phase(self, name: str, total: int, *, of: Literal["steps", "events"]) -> Iterator[None]:
         """One bar: a job of `total` steps, or a stream of `total` events."""
         self._phase, started = name, time.monotonic()
+        self._steps = 0 if of == "steps" else None
         self._task = self._progress.add_task(name, total=total)
         try:
             yield
         finally:
             if not self._console.is_terminal:
                 self._console.print(f"{name}: {time.monotonic() - started:.1f} s", highlight=False)
-            self._progress.update(self._task, description=name)
+            self._progress.update(self._task, description=name, completed=total if of == "steps" else None)
             self._task = None
+
+    def step(self, name: str) -> None:
+        """One more step began; what came before it is done."""
+        if self._steps is not None:
+            self.advance(1 if self._steps else 0)
+            self._steps += 1
+            self.note(name)
 
     def note(self, text: str) -> None:
         """Name what is going on within the phase."""
-        if self._task is not None:
+        if self._task is not None and text != self._said:
+            self._said = text
             self._progress.update(self._task, description=f"{self._phase}: {text}")
-            if not self._console.is_terminal:
-                self._console.print(f"  {self._phase}: {text}", highlight=False)
 
     def advance(self, count: int = 1) -> None:
         """So many steps or events more are done."""

@@ -32,12 +32,12 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
         apply_to_this_process(settings)
         bind_sources(settings.home, sources)
         load_tree.cache_clear()
-        parts = bind_parts(settings)
+        bars = Bars(console)
+        parts = bind_parts(settings, watcher=bars)
         catalogue = parts.catalogue
         _known_models(models, catalogue.models)
         ended = processes.end_orphans(settings.home)
         with dg.DagsterInstance.get() as instance:
-            bars = Bars(console)
             jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
             if processes.running(settings.home, site.DAEMON) is None and (closed := jobs.close_orphans()):
                 console.print(
@@ -47,7 +47,7 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             with bars.shown(), site.beside(settings):
                 client = connect(settings)
                 for model in wanted.values():
-                    loop.train_and_release(model, parts, jobs)
+                    loop.train_and_release(model, jobs)
                 for model in wanted.values():
                     loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client)
             rows = [

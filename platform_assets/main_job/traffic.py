@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from platform_assets.specs.catalogue import request_columns
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -35,7 +37,7 @@ class Stream:
     def send(self, client: PredictClient, count: int) -> datetime:
         """Send the next `count` events; return the time of the last one. A refused request is kept with its reason."""
         chunk = self.rows.slice(self.position, count)
-        for request in _requests(chunk, leave_out=self._not_asked()):
+        for request in _requests(chunk.select(sorted(request_columns(self.model, self.dataset)))):
             try:
                 client.predict(self.model.name, request)
             except client.Refused as error:
@@ -44,22 +46,7 @@ class Stream:
         newest: datetime = chunk.column(self.dataset.event_time)[-1].as_py()
         return newest
 
-    def _not_asked(self) -> set[str]:
-        """Columns that are not known, or not asked for, when the event happens."""
-        wanted = {self.dataset.key, self.dataset.event_time}
-        for name in self.model.features.views:
-            view = self.dataset.views[name]
-            wanted.add(view.entity)
-            if view.kind == "columns":
-                wanted.update(view.columns)
-        return set(self.rows.column_names) - (wanted - set(self.model.features.without))
 
-
-def _requests(rows: pa.Table, *, leave_out: set[str]) -> Iterator[list[dict[str, Any]]]:
-    asked = rows.drop_columns(sorted(leave_out & set(rows.column_names)))
-    for start in range(0, asked.num_rows, REQUEST_ROWS):
-        yield [{name: _plain(value) for name, value in row.items()} for row in asked.slice(start, REQUEST_ROWS).to_pylist()]
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+def _requests(rows: pa.Table) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, rows.num_rows, REQUEST_ROWS):
+        yield rows.slice(start, REQUEST_ROWS).to_pylist()

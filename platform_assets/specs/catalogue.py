@@ -90,7 +90,9 @@ def load_catalogue(root: Path) -> Catalogue:
             found.append((name, spec))
     catalogue = _collect(found, faults.append)
     for file, spec in found:
-        check = _check_dataset(_extend(spec, catalogue.datasets), catalogue) if isinstance(spec, DatasetSpec) else _check_model(spec, catalogue)
+        check = (
+            _check_dataset(_extend(spec, catalogue.datasets), catalogue) if isinstance(spec, DatasetSpec) else _check_model(spec, catalogue)
+        )
         faults.extend(Fault(file, fault.field, fault.message) for fault in check)
     if faults:
         raise SpecError(sorted(faults, key=lambda fault: (fault.file, fault.field)))
@@ -131,7 +133,9 @@ def _read_file(path: Path, name: str, report: Callable[[Fault], None]) -> Datase
 def _templates_in(file: str, value: Any, loc: tuple[str, ...]) -> Iterator[Fault]:
     """Dagster's loader would leave `{{ env.X }}` unexpanded: a declaration must not look as if it hid an environment."""
     if isinstance(value, str) and "{{" in value:
-        yield Fault(file, ".".join(loc), f"template expressions are not expanded in declarations; write the value itself, found {value!r:.80}")
+        yield Fault(
+            file, ".".join(loc), f"template expressions are not expanded in declarations; write the value itself, found {value!r:.80}"
+        )
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from _templates_in(file, item, (*loc, str(key)))
@@ -276,6 +280,13 @@ def view_features(dataset: DatasetSpec, view_name: str) -> tuple[str, ...]:
     """Names of the features that a view gives."""
     view = dataset.views[view_name]
     return tuple(view.columns) if isinstance(view, ColumnsView) else tuple(view.aggregates)
+
+
+def request_columns(model: ModelSpec, dataset: DatasetSpec) -> frozenset[str]:
+    """Columns that a request may carry: the features of the row itself, entities to look others up, key and event time."""
+    views = [dataset.views[name] for name in model.features.views]
+    own = {column for view in views if isinstance(view, ColumnsView) for column in view.columns}
+    return frozenset({dataset.key, dataset.event_time} | {view.entity for view in views} | (own - set(model.features.without)))
 
 
 def _check_model(model: ModelSpec, catalogue: Catalogue) -> Iterator[Fault]:
