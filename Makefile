@@ -26,12 +26,13 @@ run: setup ## the main job; DATA=FILE runs it on real hotel bookings, MODELS="a 
 test: setup ## the whole test suite
 	@$(PYTHON) -m pytest
 
-lint: setup ## ruff, types, import contracts, declarations
+lint: setup ## ruff, types, import contracts, declarations, reference
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m platform_assets.cli check
+	@$(PYTHON) -m platform_assets.main_job.reference --check
 	@DAGSTER_DISABLE_TELEMETRY=1 .venv/bin/dg check defs
 
 ui: setup ## web UI, daemon and inference server on loopback, in the background

@@ -23,6 +23,33 @@ QUIET = {
 
 
 @dataclass(frozen=True)
+class Variable:
+    """An environment variable that a user may set."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+# The only ones there are: reading another raises KeyError, and docs/reference/settings.md is made from these.
+VARIABLES = {
+    variable.name: variable
+    for variable in (
+        Variable(
+            "FALAJ_HOME",
+            ".falaj",
+            "Folder of all state. Left out, it lies in the checkout, and runs on a provided dataset get one beside it.",
+        ),
+        Variable("FALAJ_ENV", "laptop", "Set of parts that is bound. This version has one: laptop."),
+        Variable("FALAJ_DEFS", "platform_assets/defs", "Folder of declarations. Left out, the shipped ones in the checkout."),
+        Variable("FALAJ_WEBHOOK_URL", "", "Receiver of notifications, as JSON by POST. Left out, they are logged alone."),
+        Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
+        Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Home:
     """Folders and files under FALAJ_HOME. Nothing here creates them; `resources.home` does."""
 
@@ -114,20 +141,25 @@ def apply_to_this_process(settings: Settings) -> None:
 
 def read_settings() -> Settings:
     """Read the environment; every default is the laptop's."""
-    root = Path(os.environ.get("FALAJ_HOME") or CHECKOUT / ".falaj").expanduser().absolute()
+    root = Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute()
     return Settings(
         home=Home(root),
-        environment=os.environ.get("FALAJ_ENV", "laptop"),
-        defs_root=Path(os.environ.get("FALAJ_DEFS") or CHECKOUT / "platform_assets" / "defs").absolute(),
-        webhook_url=os.environ.get("FALAJ_WEBHOOK_URL") or None,
-        serve_port=_read_port("FALAJ_SERVE_PORT", 8151),
-        web_port=_read_port("FALAJ_WEB_PORT", 3000),
-        home_is_chosen=bool(os.environ.get("FALAJ_HOME")),
+        environment=_chosen("FALAJ_ENV") or VARIABLES["FALAJ_ENV"].default,
+        defs_root=Path(_chosen("FALAJ_DEFS") or CHECKOUT / VARIABLES["FALAJ_DEFS"].default).absolute(),
+        webhook_url=_chosen("FALAJ_WEBHOOK_URL"),
+        serve_port=_read_port("FALAJ_SERVE_PORT"),
+        web_port=_read_port("FALAJ_WEB_PORT"),
+        home_is_chosen=_chosen("FALAJ_HOME") is not None,
     )
 
 
-def _read_port(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
+def _chosen(name: str) -> str | None:
+    """Return what the user set; set to nothing is left out."""
+    return os.environ.get(VARIABLES[name].name) or None
+
+
+def _read_port(name: str) -> int:
+    text = _chosen(name) or VARIABLES[name].default
     if not text.isdecimal() or not 0 <= int(text) <= _MAX_PORT:
         raise StateError(f"{name}={text!r} is no port; set it to a number from 0 to {_MAX_PORT}, or unset it.")
     return int(text)

@@ -1,0 +1,54 @@
+"""What `dg scaffold defs` writes can be used as it is, and shows the whole shape."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from platform_assets.components.scaffold import render_declaration
+from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE, load_catalogue
+from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.words import reachable_specs
+
+KINDS = pytest.mark.parametrize(("type_name", "spec"), [(MODEL_TYPE, ModelSpec), (DATASET_TYPE, DatasetSpec)])
+
+
+@KINDS
+def test_a_scaffolded_declaration_loads_beside_the_shipped_ones_as_it_is(
+    type_name: str, spec: type, tmp_path: Path, checkout: Path
+) -> None:
+    root = tmp_path / "defs"
+    for path in (checkout / "platform_assets" / "defs").rglob("defs.yaml"):
+        target = root / path.relative_to(checkout / "platform_assets" / "defs")
+        target.parent.mkdir(parents=True)
+        target.write_text(path.read_text())
+    (root / "mine").mkdir()
+    (root / "mine" / "defs.yaml").write_text(render_declaration(type_name, spec, name="mine"))
+    catalogue = load_catalogue(root)
+    assert "mine" in (catalogue.models if spec is ModelSpec else catalogue.datasets)
+
+
+@KINDS
+def test_taking_every_comment_sign_away_changes_nothing(type_name: str, spec: type) -> None:
+    text = render_declaration(type_name, spec, name="mine")
+    bare = re.sub(r"^( *)# ", r"\1", text.split("attributes:\n")[1], flags=re.MULTILINE)
+    assert spec.model_validate(yaml.safe_load(bare)) == spec.model_validate(yaml.safe_load(text)["attributes"])
+
+
+@KINDS
+def test_every_field_stands_there_with_its_meaning(type_name: str, spec: type) -> None:
+    text = render_declaration(type_name, spec, name="mine")
+    for inner in reachable_specs(spec):
+        for field, info in inner.model_fields.items():
+            assert info.description, f"{inner.__name__}.{field} has no description"
+            assert re.search(rf"\b{field}:.*# {re.escape(info.description)}", text), f"{inner.__name__}.{field}"
+
+
+def test_choices_are_shown() -> None:
+    text = render_declaration(MODEL_TYPE, ModelSpec, name="mine")
+    assert "One of: tabular_transformer, tabular_mlp, vision_transformer." in text
+    assert "Any of: distil, prune, int8, distil+int8, prune+int8." in text
