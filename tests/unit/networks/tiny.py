@@ -60,9 +60,9 @@ def pictures(rows: int = 120, *, seed: int = 0) -> pa.Table:
     )
 
 
-def write_set(folder: Path, table: pa.Table, schema: FeatureSchema) -> Path:
+def write_set(folder: Path, table: pa.Table, schema: FeatureSchema, *, train: float = 0.6) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    first, second = int(table.num_rows * 0.6), int(table.num_rows * 0.8)
+    first, second = int(table.num_rows * train), int(table.num_rows * (1 + train) / 2)
     for name, part in (("train", table[:first]), ("calibration", table[first:second]), ("holdout", table[second:])):
         pq.write_table(part, folder / f"{name}.parquet")
     (folder / "schema.json").write_text(to_json(schema))
