@@ -72,7 +72,7 @@ def bind_sources(home: Home, provided: Mapping[str, str]) -> None:
     before = read_sources(home) if (home.sources.exists() or home.state.exists()) else None
     if before is not None and before != dict(provided):
         held = ", ".join(f"{name}={path}" for name, path in before.items()) or "the declared sources"
-        raise StateError(f"{home.root} holds runs on {held}; set FALAJ_HOME to another folder for other data, or pass --home.")
+        raise StateError(f"{home.root} holds runs on {held}; set FALAJ_HOME to another folder for other data.")
     write_atomically(home.sources, json.dumps(dict(provided), sort_keys=True).encode())
 
 
