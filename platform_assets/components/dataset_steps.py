@@ -10,7 +10,7 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import Outcome, Step, build_check, build_step, picture
 from platform_assets.specs.dataset import DatasetSpec
-from platform_assets.specs.records import Ingestion, InForce, TablePin
+from platform_assets.specs.records import CheckResult, InForce, Ingestion, TablePin
 
 CODE_VERSION = "1"
 
@@ -98,11 +98,7 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     before = step.find(key, InForce)
     rows = parts.tables.read(incoming.pin)
     verdict = validate(dataset, rows, previous_rows=before.pin.rows if before else None, now=parts.clock.now(dataset.name))
-    checks = [
-        build_check(key, check.name, passed=check.passed, sentence=check.sentence, unexpected_count=check.unexpected_count, samples="\n".join(check.samples),
-                    severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN)
-        for check in verdict.checks
-    ]  # fmt: skip
+    checks = [_show(key, check) for check in verdict.checks]
     if not verdict.good:
         why = verdict.sentence
         if before is None:
@@ -125,6 +121,12 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
         {"dagster/row_count": pin.rows, "in_force": incoming.pin.version, "quarantined_rows": bad.num_rows},
         checks,
     )
+
+
+def _show(key: Sequence[str], check: CheckResult) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN
+    figures = {"unexpected_count": check.unexpected_count, "samples": "\n".join(check.samples)}
+    return build_check(key, check.name, passed=check.passed, sentence=check.sentence, severity=severity, **figures)
 
 
 def show_quarantine(dataset: DatasetSpec, step: Step) -> Outcome:

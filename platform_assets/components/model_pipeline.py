@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +13,54 @@ from dagster.components.scaffold.scaffold import scaffold_with
 from platform_assets import keys
 from platform_assets.components import monitoring_steps, release_steps, serving_steps, training_steps
 from platform_assets.components.scaffold import ModelScaffolder
-from platform_assets.components.step import build_step
+from platform_assets.components.step import Outcome, Step, build_step
 from platform_assets.components.tree import catalogue_of
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pydantic import BaseModel
 
-# state, work, states upstream of the same model, what a person reads, kinds, checks
-_LIFE: tuple[tuple[str, Callable[..., Any], tuple[str, ...], str, set[str], tuple[str, ...]], ...] = (
-    ("training_set", training_steps.make_training_set, (), "Features as of each event's time, split in time order.", {"feast", "parquet"}, ()),
-    ("trained", training_steps.train_teacher, ("training_set",), "The declared network, trained in a process of its own.", {"pytorch", "mlflow"}, ()),
-    ("candidates", training_steps.search_candidates, ("trained",), "Compressed variants, measured on this CPU.", {"onnx", "pytorch"}, training_steps.CANDIDATE_CHECKS),
-    ("selected", release_steps.select_candidate, ("candidates",), "The cheapest candidate within the declared limits.", {"onnx"}, ()),
-    ("gate_verdict", release_steps.judge_gates, ("selected",), "Whether it may be released, bound by bound.", {"decision"}, ("gates_hold",)),
-    ("release", release_steps.make_release, ("gate_verdict",), "The content-addressed bundle, registered.", {"onnx", "mlflow"}, ()),
-    ("deployed", serving_steps.deploy_release, ("release",), "Shadow, canary, live, or back.", {"onnx"}, ()),
-    ("rollout_verdict", serving_steps.record_rollout, ("deployed",), "What became of the rollout, with its samples.", {"decision", "mlflow"}, ("live_version_is_proven_by_hash",)),
-    ("production_log", monitoring_steps.collect_log, ("deployed",), "Every prediction, and later its label.", {"deltalake"}, ()),
-    ("drift_report", monitoring_steps.report_drift, ("production_log",), "Windows of the log against the training reference.", {"numpy"}, ("window_resembles_training",)),
-    ("retraining_verdict", monitoring_steps.decide_retraining, ("drift_report",), "Whether a retraining is asked for, and why.", {"decision"}, ()),
+CODE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of a model's life: its work, the state of the same model it follows, what a person reads."""
+
+    name: str
+    work: Callable[[ModelSpec, DatasetSpec, Step], Outcome | None]
+    after: str | None
+    text: str
+    kinds: tuple[str, ...]
+    checks: tuple[str, ...] = ()
+    blocking: bool = True
+
+
+LIFE = (
+    State("training_set", training_steps.make_training_set, None, "Features as of each event's time, split in time order.", ("feast",)),
+    State("trained", training_steps.train_teacher, "training_set", "The declared network, trained in a process of its own.", ("pytorch",)),
+    State(
+        "candidates", training_steps.search_candidates, "trained", "Compressed variants, measured on this CPU.", ("onnx",),
+        training_steps.CANDIDATE_CHECKS, blocking=False,
+    ),
+    State("selected", release_steps.select_candidate, "candidates", "The cheapest candidate within the declared limits.", ("onnx",)),
+    State(
+        "gate_verdict", release_steps.judge_gates, "selected", "Whether it may be released, bound by bound.", ("decision",),
+        ("gates_hold",), blocking=False,
+    ),
+    State("release", release_steps.make_release, "gate_verdict", "The content-addressed bundle, registered.", ("onnx", "mlflow")),
+    State("deployed", serving_steps.deploy_release, "release", "Shadow, canary, live, or back.", ("onnx",)),
+    State(
+        "rollout_verdict", serving_steps.record_rollout, "deployed", "What became of the rollout, with its samples.", ("decision",),
+        ("live_version_is_proven_by_hash",),
+    ),
+    State("production_log", monitoring_steps.collect_log, "deployed", "Every prediction, and later its label.", ("deltalake",)),
+    State(
+        "drift_report", monitoring_steps.report_drift, "production_log", "Windows of the log against the training reference.", ("numpy",),
+        ("window_resembles_training",), blocking=False,
+    ),
+    State("retraining_verdict", monitoring_steps.decide_retraining, "drift_report", "Whether to retrain, and why.", ("decision",)),
 )  # fmt: skip
 
 
@@ -42,19 +69,19 @@ def build_model_assets(model: ModelSpec, dataset: DatasetSpec) -> list[dg.Assets
     sources = [keys.dataset_key(dataset.name, "protected"), *(keys.features_key(dataset.name, view) for view in model.features.views)]
     return [
         build_step(
-            keys.model_key(model.name, state),
-            partial(work, model, dataset),
-            deps=[keys.model_key(model.name, up) for up in upstream] or sources,
+            keys.model_key(model.name, state.name),
+            partial(state.work, model, dataset),
+            deps=[keys.model_key(model.name, state.after)] if state.after else sources,
             group=keys.model_group(model.name),
             owner=model.owner,
-            description=text,
-            kinds=kinds,
-            code_version="1",
-            check_names=checks,
+            description=state.text,
+            kinds=set(state.kinds),
+            code_version=CODE_VERSION,
+            check_names=state.checks,
             tags={"falaj/tenant": model.tenant},
-            blocking=state not in ("gate_verdict", "drift_report", "candidates"),
-        )  # fmt: skip
-        for state, work, upstream, text, kinds, checks in _LIFE
+            blocking=state.blocking,
+        )
+        for state in LIFE
     ]
 
 

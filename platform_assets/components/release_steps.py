@@ -28,7 +28,8 @@ def select_candidate(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outc
     selection: Selection = select(result.candidates, result.rejected, metric=model.leading_metric, compression=model.compression)
     why = "\n".join(f"| {rejection.name} | {rejection.why} |" for rejection in selection.rejected)
     metadata = {
-        "chosen": selection.chosen.name, "size_bytes": selection.chosen.size_bytes, model.leading_metric: selection.chosen.metrics[model.leading_metric],
+        "chosen": selection.chosen.name, "size_bytes": selection.chosen.size_bytes,
+        model.leading_metric: selection.chosen.metrics[model.leading_metric],
         "rejected": dg.MetadataValue.md(f"| candidate | why not |\n|---|---|\n{why}"),
         "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind, front=selection.front, chosen=selection.chosen.name)),
     }  # fmt: skip
@@ -64,6 +65,8 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
         actor=f"run/{step.context.run_id}",
         detail={"passed": verdict.passed, "sentence": verdict.sentence},
     )
+    if not verdict.passed:
+        close_retraining(parts, model.name, outcome="did_not_help", why=verdict.sentence, at=parts.clock.now(dataset.name))
     metadata = {
         "passed": verdict.passed,
         "verdict": verdict.sentence,
@@ -89,8 +92,8 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
     candidate_dir, data_dir = parts.artefacts.path(selection.chosen.digest), parts.artefacts.path(training_set.digest)
     with scratch(step) as folder:
         write_bundle(
-            folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training, training_set=training_set,
-            candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
+            folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training,
+            training_set=training_set, candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
             profile=profile_release(model, model_file=candidate_dir / "model.onnx", data_dir=data_dir),
         )  # fmt: skip
         digest = parts.artefacts.put(folder)

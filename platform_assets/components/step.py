@@ -122,7 +122,7 @@ def build_step(
             except FalajError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
         if outcome is None:
-            context.log.warning(f"{'/'.join(key)}: nothing was made; assets downstream are skipped.")
+            context.log.warning("%s: nothing was made; assets downstream are skipped.", "/".join(key))
             return
         yield dg.MaterializeResult(
             asset_key=asset_key,

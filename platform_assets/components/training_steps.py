@@ -20,14 +20,11 @@ from platform_assets.errors import TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
 from platform_assets.specs.records import (
-    Candidate,
-    Rejection,
     SearchResult,
     TablePin,
     Training,
     TrainingSet,
     from_mapping,
-    read_record,
     to_json,
 )
 
@@ -94,7 +91,8 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
         digest, note = known
     result = note["result"]
     record = Training(
-        digest=digest, training_set=training_set.digest, parameters=result["parameters"], size_bytes=result["size_bytes"], holdout=result["holdout"],
+        digest=digest, training_set=training_set.digest, parameters=result["parameters"],
+        size_bytes=result["size_bytes"], holdout=result["holdout"],
         calibration=result["calibration"], baseline=note["baseline"], seconds=result["seconds"], warm_start=result.get("warm_start"),
     )  # fmt: skip
     folder = parts.artefacts.path(digest)
@@ -213,11 +211,13 @@ def _candidate_metadata(model: ModelSpec, result: SearchResult, *, reused: bool)
     lead = model.leading_metric
     head = f"| candidate | {lead} | size KiB | CPU us/row b1 | b32 | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n"
     rows = "\n".join(
-        f"| {c.name} | {c.metrics[lead]:.4f} | {c.size_bytes / 1024:.0f} | {c.cpu_us_b1:.0f} | {c.cpu_us_b32:.1f} | {c.latency_ms_p50:.3f} | {c.latency_ms_p99:.3f} |"
+        f"| {c.name} | {c.metrics[lead]:.4f} | {c.size_bytes / 1024:.0f} | {c.cpu_us_b1:.0f} | {c.cpu_us_b32:.1f} "
+        f"| {c.latency_ms_p50:.3f} | {c.latency_ms_p99:.3f} |"
         for c in result.candidates
     )
     return {
-        "figures": dg.MetadataValue.md(head + rows), "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind)), "reused": reused,
+        "figures": dg.MetadataValue.md(head + rows), "reused": reused,
+        "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind)),
         "not_made": dg.MetadataValue.json({rejection.name: rejection.why for rejection in result.rejected}),
     }  # fmt: skip
 
@@ -236,9 +236,9 @@ def _candidate_checks(key: Sequence[str], model: ModelSpec, result: SearchResult
     warn = dg.AssetCheckSeverity.WARN
     return [
         build_check(key, CANDIDATE_CHECKS[0], passed=teacher.max_difference <= _TOLERATED_DIFFERENCE, max_difference=teacher.max_difference,
-                    sentence=f"The teacher's ONNX graph differs from torch by at most {teacher.max_difference:.2e} (allowed {_TOLERATED_DIFFERENCE:g})."),
+                    sentence=f"ONNX and torch differ by at most {teacher.max_difference:.2e} (allowed {_TOLERATED_DIFFERENCE:g})."),
         build_check(key, CANDIDATE_CHECKS[1], passed=bool(fit), severity=warn, drops=dg.MetadataValue.json(drops),
-                    sentence=f"Within {spec.tolerate_drop:g} {lead} ({direction} is better) of the teacher: {', '.join(fit) or 'no compressed candidate'}."),
+                    sentence=f"Within {spec.tolerate_drop:g} {lead} ({direction} is better) of the teacher: {', '.join(fit) or 'none'}."),
         build_check(key, CANDIDATE_CHECKS[2], passed=bool(fast), severity=dg.AssetCheckSeverity.ERROR,
                     sentence=f"One row's p99 within {spec.latency_ms_p99:g} ms: {', '.join(fast) or 'no candidate'}."),
     ]  # fmt: skip

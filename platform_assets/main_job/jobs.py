@@ -13,6 +13,8 @@ from platform_assets.main_job.progress import Bars
 
 _FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
+# The event log holds everything; a terminal shows progress bars instead of it.
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Jobs:
     def run(self, name: str) -> None:
         """Run a job in this process; a failed step raises StageError with its sentence."""
         job = self.repository.get_job(name)
-        result = job.execute_in_process(instance=self.instance, raise_on_error=False, tags={"falaj/actor": "falaj run"})
+        result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, tags={"falaj/actor": "falaj run"})
         if not result.success:
             raise StageError(
                 f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}."

@@ -10,7 +10,7 @@ from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.errors import ServingError
 from platform_assets.main_job.jobs import Jobs
-from platform_assets.main_job.traffic import Stream
+from platform_assets.main_job.traffic import REQUEST_ROWS, Stream
 from platform_assets.specs.dataset import AggregatesView, DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import RetrainingVerdict
@@ -18,7 +18,7 @@ from resources.parts import Parts
 from resources.serving import PredictClient
 
 _RETRAINING_SECONDS = 600.0
-_ROLLOUT_ROWS = 50
+_ROLLOUT_ROWS = 100  # sent one by one: a rollout counts requests
 
 
 @dataclass
@@ -84,9 +84,9 @@ def open_stream(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Stream:
     return Stream(model, dataset, rows)
 
 
-def _send(stream: Stream, client: PredictClient, parts: Parts, count: int, jobs: Jobs) -> datetime:
+def _send(stream: Stream, client: PredictClient, parts: Parts, count: int, jobs: Jobs, *, request_rows: int = REQUEST_ROWS) -> datetime:
     before = stream.position
-    newest = stream.send(client, min(count, stream.left))
+    newest = stream.send(client, min(count, stream.left), request_rows=request_rows)
     jobs.bars.advance(stream.position - before)
     return parts.clock.advance(stream.dataset.name, newest)
 
@@ -104,7 +104,7 @@ def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts,
         except ServingError:
             rolling = False
         if rolling and stream.left:
-            _send(stream, client, parts, min(_ROLLOUT_ROWS, stream.left), jobs)
+            _send(stream, client, parts, _ROLLOUT_ROWS, jobs, request_rows=1)
         else:
             time.sleep(0.5)
 

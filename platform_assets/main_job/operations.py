@@ -147,7 +147,8 @@ def list_releases(settings: Settings, model: str) -> list[dict[str, Any]]:
         manifest = json.loads((parts.artefacts.path(digest) / "manifest.json").read_text())
         lead = parts.catalogue.models[model].leading_metric
         rows[digest] = {
-            "digest": digest, "version": digest[:12], "candidate": manifest["candidate"], "metric": f"{lead} {metrics['holdout'][lead]:.4f}",
+            "digest": digest, "version": digest[:12], "candidate": manifest["candidate"],
+            "metric": f"{lead} {metrics['holdout'][lead]:.4f}",
             "mlflow_version": entry["detail"]["mlflow_version"], "created": entry["at"], "live": "live" if digest == live else "",
         }  # fmt: skip
     return list(rows.values())

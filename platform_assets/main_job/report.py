@@ -70,7 +70,7 @@ def _metadata_picture(instance: dg.DagsterInstance, key: list[str], name: str) -
 
 def _figure(value: object) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, float):
         return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"  # noqa: PLR2004 - metrics need four places, microseconds one
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

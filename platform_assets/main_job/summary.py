@@ -69,15 +69,15 @@ def _candidates(model: ModelSpec, search: SearchResult | None, selection: Select
         return []
     why = {rejection.name: rejection.why for rejection in selection.rejected} if selection else {}
     chosen = selection.chosen.name if selection else None
-    measured = [
+    return [
         {
-            "name": c.name, "metric": c.metrics[model.leading_metric], "size_bytes": c.size_bytes, "cpu_us_b1": c.cpu_us_b1, "cpu_us_b32": c.cpu_us_b32,
-            "latency_ms_p50": c.latency_ms_p50, "latency_ms_p99": c.latency_ms_p99, "chosen": c.name == chosen,
+            "name": c.name, "metric": c.metrics[model.leading_metric], "size_bytes": c.size_bytes,
+            "cpu_us_b1": c.cpu_us_b1, "cpu_us_b32": c.cpu_us_b32, "latency_ms_p50": c.latency_ms_p50, "latency_ms_p99": c.latency_ms_p99,
+            "chosen": c.name == chosen,
             "why": "the cheapest within the declared limits" if c.name == chosen else why.get(c.name, "not on the front"),
         }
         for c in search.candidates
     ]  # fmt: skip
-    return measured
 
 
 def read_log(model: ModelSpec, parts: Parts) -> Any:

@@ -26,7 +26,7 @@ def print_summary(result: Mapping[str, Any], settings: Settings, console: Consol
             row["metric_drifted"],
             row["metric_after"],
         )
-        overview.add_row(f"{row['name']} ({lead})", row["live_version"] or "–", *(_text(value) for value in values))
+        overview.add_row(f"{row['name']} ({lead})", row["live_version"] or "-", *(_text(value) for value in values))
     console.print(overview)
     candidates = Table(
         "model", "candidate", "metric", "KiB", "CPU µs b1", "b32", "p50 ms", "p99 ms", "why", title="Candidates", title_justify="left"
@@ -69,7 +69,7 @@ def print_benchmark(value: Mapping[str, Any], console: Console) -> None:
 
 def _text(value: object) -> str:
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

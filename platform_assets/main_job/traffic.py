@@ -34,10 +34,10 @@ class Stream:
         """Events not sent yet."""
         return int(self.rows.num_rows - self.position)
 
-    def send(self, client: PredictClient, count: int) -> datetime:
+    def send(self, client: PredictClient, count: int, *, request_rows: int = REQUEST_ROWS) -> datetime:
         """Send the next `count` events; return the time of the last one. A refused request is kept with its reason."""
         chunk = self.rows.slice(self.position, count)
-        for request in _requests(chunk.select(sorted(request_columns(self.model, self.dataset)))):
+        for request in _requests(chunk.select(sorted(request_columns(self.model, self.dataset))), request_rows):
             try:
                 client.predict(self.model.name, request)
             except client.Refused as error:
@@ -47,6 +47,6 @@ class Stream:
         return newest
 
 
-def _requests(rows: pa.Table) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, rows.num_rows, REQUEST_ROWS):
-        yield rows.slice(start, REQUEST_ROWS).to_pylist()
+def _requests(rows: pa.Table, size: int) -> Iterator[list[dict[str, Any]]]:
+    for start in range(0, rows.num_rows, size):
+        yield rows.slice(start, size).to_pylist()

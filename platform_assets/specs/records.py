@@ -36,7 +36,7 @@ def _build(cls: Any, value: Any) -> Any:
     if origin is UnionType:
         inner = next(arg for arg in get_args(cls) if arg is not type(None))
         return None if value is None else _build(inner, value)
-    if not is_dataclass(cls):
+    if not (isinstance(cls, type) and is_dataclass(cls)):
         return value
     hints = get_type_hints(cls)
     unknown = set(value) - {f.name for f in fields(cls)}

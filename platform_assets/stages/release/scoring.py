@@ -30,6 +30,7 @@ def score_bundle(bundle: Path, data_dir: Path, *, kind: str) -> dict[str, float]
     texts = rows.column(schema.target).to_pylist()
     unknown = sorted(set(texts) - set(places))
     if unknown:
-        raise ReleaseError(f"{bundle.name[:12]} does not know the classes {', '.join(unknown)} of the holdout; it knows {', '.join(places)}.")
+        found, known = ", ".join(unknown), ", ".join(places)
+        raise ReleaseError(f"{bundle.name[:12]} does not know the classes {found} of the holdout; it knows {known}.")
     labels = np.array([places[text] for text in texts])
     return measure(labels, probabilities=open_model(bundle / "model.onnx", schema=schema)(rows), kind=kind)
