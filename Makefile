@@ -32,7 +32,7 @@ lint: setup ## ruff, types, import contracts, declarations, reference
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m platform_assets.cli check
-	@$(PYTHON) -m platform_assets.main_job.reference --check
+	@$(PYTHON) -m platform_assets.reference --check
 	@DAGSTER_DISABLE_TELEMETRY=1 .venv/bin/dg check defs
 
 ui: setup ## web UI, daemon and inference server on loopback, in the background

@@ -37,7 +37,11 @@ def test_no_broad_except() -> None:
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             cleans_up = isinstance(node, ast.ExceptHandler) and isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
-            if isinstance(node, ast.ExceptHandler) and not cleans_up and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))):
+            if (
+                isinstance(node, ast.ExceptHandler)
+                and not cleans_up
+                and (node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")))
+            ):
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert found == []
 

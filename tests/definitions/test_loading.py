@@ -33,7 +33,9 @@ print(json.dumps({
 def probe(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> dict:
     environment = {**os.environ, "FALAJ_HOME": str(tmp_path_factory.mktemp("home"))}
     environment.pop("FALAJ_DEFS", None)
-    answer = subprocess.run([sys.executable, "-c", PROBE % (HEAVY,)], capture_output=True, text=True, env=environment, cwd=checkout, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", PROBE % (HEAVY,)], capture_output=True, text=True, env=environment, cwd=checkout, check=True
+    )
     return json.loads(answer.stdout.splitlines()[-1])
 
 

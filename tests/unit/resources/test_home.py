@@ -20,7 +20,11 @@ from resources.settings import Home, read_settings
 
 def test_a_second_holder_is_told_who_holds_the_home(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    with hold(home, "falaj run"), pytest.raises(StateError, match=rf"held by falaj run \(pid {os.getpid()}, since"), hold(home, "falaj run"):
+    with (
+        hold(home, "falaj run"),
+        pytest.raises(StateError, match=rf"held by falaj run \(pid {os.getpid()}, since"),
+        hold(home, "falaj run"),
+    ):
         pass
     with hold(home, "again"):
         pass

@@ -15,7 +15,11 @@ from platform_assets.errors import StateError
 from resources import processes
 from resources.settings import Home
 
-SLEEPER = [sys.executable, "-c", "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)"]
+SLEEPER = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); time.sleep(60)",
+]
 
 
 def environment(home: Home) -> dict[str, str]:
@@ -50,7 +54,9 @@ def test_what_a_killed_owner_left_behind_is_ended_and_nothing_else(tmp_path: Pat
     home = Home(tmp_path)
     marked = {**environment(home), "FALAJ_TIED": "1"}
     orphan = subprocess.Popen(SLEEPER, env={**marked, processes.OWNER: "999999999:1.00"}, start_new_session=True)
-    ours = subprocess.Popen(SLEEPER, env={**marked, processes.OWNER: f"{os.getpid()}:{psutil.Process().create_time():.2f}"}, start_new_session=True)
+    ours = subprocess.Popen(
+        SLEEPER, env={**marked, processes.OWNER: f"{os.getpid()}:{psutil.Process().create_time():.2f}"}, start_new_session=True
+    )
     try:
         time.sleep(0.5)
         assert processes.end_orphans(home) >= 1

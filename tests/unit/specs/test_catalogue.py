@@ -32,7 +32,14 @@ def tree(tmp_path: Path, checkout: Path) -> Path:
 
 
 def declare(root: Path, folder: str, **changes: str) -> None:
-    values = {"name": "mine", "dataset": "hotel_bookings_simulated", "views": "booking", "target": "is_canceled", "training": "", "more": ""}
+    values = {
+        "name": "mine",
+        "dataset": "hotel_bookings_simulated",
+        "views": "booking",
+        "target": "is_canceled",
+        "training": "",
+        "more": "",
+    }
     write(root, folder, MODEL.format(**{**values, **changes}))
 
 

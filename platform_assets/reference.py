@@ -1,6 +1,6 @@
 """Pages under docs/reference, made from what they speak of: specs, graph, command, variables. Nothing here is written by hand twice.
 
-`python -m platform_assets.main_job.reference` writes them; with `--check` it only says which are stale, with exit status 1.
+`python -m platform_assets.reference` writes them; with `--check` it only says which are stale, with exit status 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 FOLDER = CHECKOUT / "docs" / "reference"
-REMAKE = "python -m platform_assets.main_job.reference"
+REMAKE = "python -m platform_assets.reference"
 _SHOWN_MODEL = "hotel_cancellations"
 _MADE = f"<!-- Made by `{REMAKE}`: change what it is made from. -->"
 
