@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the result as J
 def main() -> None:
     """Run the command; an error of ours becomes one sentence on stderr and exit status 1."""
     silence_telemetry()
+    signal.signal(signal.SIGTERM, _stop)  # so that `finally` runs and what was started beside ends too
     try:
         app()
     except FalajError as error:
@@ -39,6 +41,10 @@ def main() -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("falaj: interrupted; the next call goes on from what is stored.")
         sys.exit(130)
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 @app.command()

@@ -116,6 +116,7 @@ def build_step(
         parts: Parts = context.resources.parts
         model = key[1]
         parts.watcher.step("/".join((key[0], *key[2:])))
+        _note_launch(context, parts)
         with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run_id):
             try:
                 outcome = work(Step(context, parts))
@@ -132,6 +133,22 @@ def build_step(
         )
 
     return _asset
+
+
+def _note_launch(context: dg.AssetExecutionContext, parts: Parts) -> None:
+    """Write who launched this run into the audit log, once a run: the first step that runs says it."""
+    subject, tags = f"run/{context.run_id}", context.run.tags
+    if parts.audit.entries(subject=subject):
+        return
+    launcher = next(
+        (tags[name] for name in ("dagster/sensor_name", "dagster/schedule_name", "falaj/actor") if name in tags), "web UI or API"
+    )
+    parts.audit.append(
+        "launch",
+        subject=subject,
+        actor=launcher,
+        detail={"job": context.job_name, "tags": {k: v for k, v in tags.items() if k.startswith("falaj/")}},
+    )
 
 
 def build_check(

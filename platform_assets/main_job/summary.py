@@ -96,7 +96,7 @@ def _metrics_of_periods(log: Any, model: ModelSpec, classes: Sequence[str], *, f
     if log is None or not log.num_rows:
         return periods
     digests = log.column("digest").to_pylist()
-    changed = digests.index(digests[-1]) if digests[0] != digests[-1] else len(digests)
+    changed = next((row for row, digest in enumerate(digests) if digest != digests[0]), len(digests))
     start = min(found_at if found_at is not None else len(digests), changed)
     cuts = {"metric_before": (0, start), "metric_drifted": (start, changed), "metric_after": (changed, len(digests))}
     return {name: metric_of(log.slice(low, high - low), model, classes) for name, (low, high) in cuts.items()}

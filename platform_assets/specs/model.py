@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
 
@@ -50,6 +50,7 @@ class SplitSpec(Spec):
 
     calibration: float = Field(0.15, gt=0, lt=0.5, description="Share on which baselines are tuned and epochs compared.")
     holdout: float = Field(0.15, gt=0, lt=0.5, description="Newest share, on which gates and candidates are measured.")
+    recent_rows: PositiveInt | None = Field(None, description="Only the newest labelled rows, this many, are split at all.")
 
 
 class TrainingSpec(Spec):
@@ -125,6 +126,9 @@ class RetrainingSpec(Spec):
     """When a retraining is asked for."""
 
     on_drift: bool = Field(True, description="A drifted window asks.")
+    wait_for_labels: NonNegativeInt = Field(
+        0, description="Labelled rows since a drift or drop began before it asks: without labels there is nothing new to learn."
+    )
     on_performance: bool = Field(True, description="A drop of the leading metric asks, once labels are known.")
     on_new_rows: PositiveInt | None = Field(None, description="Rows since the last training that ask for one.")
     schedule: Cron | None = Field(None, description="Cron, on the wall clock in UTC.")

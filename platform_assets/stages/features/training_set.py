@@ -58,6 +58,7 @@ def build_training_set(
     if labels is None:
         raise DataError(f"model {model.name} predicts {model.target.column!r}, which the rows of dataset {dataset.name} do not have")
     known = rows.filter(labels.is_valid()).sort_by([(dataset.event_time, "ascending"), (dataset.key, "ascending")])
+    known = known.slice(max(0, known.num_rows - (model.split.recent_rows or known.num_rows)))
     schema = feature_schema(model, dataset=dataset, classes=_classes(known[model.target.column], model=model))
     cuts = time_cuts(_microseconds(known[dataset.event_time]), split=model.split)
     views = [describe_view(dataset, view, pin=pins[view]) for view in model.features.views]

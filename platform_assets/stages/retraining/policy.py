@@ -65,7 +65,7 @@ def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: dateti
     fresh = [breach for breach in breaches if _name(breach, epoch) not in answered]
     if not fresh:
         return _verdict(asked=False, breach=breaches[0], epoch=epoch, now=now, because="it was answered already")
-    refusal = _refuse(history, now, spec)
+    refusal = _wait(fresh[0], spec) or _refuse(history, now, spec)
     return _verdict(asked=refusal is None, breach=fresh[0], epoch=epoch, now=now, because=refusal)
 
 
@@ -73,6 +73,18 @@ def cool_down_ends(history: Sequence[PastRetraining], *, spec: RetrainingSpec) -
     """Return when the next ask is allowed again; None where there was none yet."""
     ends = [past.decided_at + spec.cool_down * (2 if past.outcome == "did_not_help" else 1) for past in history]
     return max(ends, default=None)
+
+
+def _wait(breach: Breach, spec: RetrainingSpec) -> str | None:
+    """Say why a breach cannot be learnt from yet; None where it can."""
+    labelled = breach.figures.get("labelled")
+    if labelled is None or labelled >= spec.wait_for_labels:
+        return None
+    return f"{labelled:.0f} labels have come since it began, {spec.wait_for_labels} are waited for (retraining.wait_for_labels)"
+
+
+def _labelled_since(window: int, evidence: Evidence) -> int:
+    return sum(performance.labelled for performance in evidence.performance if performance.window >= window)
 
 
 def _refuse(history: Sequence[PastRetraining], now: datetime, spec: RetrainingSpec) -> str | None:
@@ -87,12 +99,20 @@ def _refuse(history: Sequence[PastRetraining], now: datetime, spec: RetrainingSp
 
 def _breaches(evidence: Evidence, seen_until: datetime | None, spec: RetrainingSpec) -> Iterator[Breach]:
     """Breaches under way, of evidence that is newer than the last finished retraining."""
-    if spec.on_drift and (drift := _tail([(w.drifted, w) for w in evidence.drift if _is_new(w.last_event, seen_until)])):
-        figures = {"window": float(drift[0].window), "windows": float(len(drift)), "row": float(drift[0].first_row)}
+    recent = [w for w in evidence.drift if _is_new(w.last_event, seen_until)]
+    if spec.on_drift and (drift := _tail([(w.drifted, w) for w in recent])):
+        labelled = _labelled_since(next(w.window for w in recent if w.drifted), evidence)
+        figures = {
+            "window": float(drift[0].window),
+            "windows": float(len(drift)),
+            "row": float(drift[0].first_row),
+            "labelled": float(labelled),
+        }
         yield Breach("drift", f"window {drift[0].window} of {drift[0].first_event}", drift[-1].evidence, figures)
     settled = [(w.dropped, w) for w in evidence.performance if w.settled and _is_new(w.last_event, seen_until)]
     if spec.on_performance and (drop := _tail(settled)):
         figures = {"window": float(drop[0].window), "windows": float(len(drop)), drop[-1].metric: drop[-1].value or 0.0}
+        figures["labelled"] = float(_labelled_since(min([drop[0].window, *(w.window for w in recent if w.drifted)]), evidence))
         yield Breach("performance", f"window {drop[0].window} until {drop[0].last_event}", drop[-1].sentence, figures)
     if spec.on_new_rows is not None and evidence.rows_since_training >= spec.on_new_rows:
         rows = evidence.rows_since_training

@@ -39,7 +39,7 @@ def test_no_evidence_asks_for_nothing():
 def test_a_breach_asks_once_under_one_name_however_long_it_lasts():
     first = decide(windows(0, 1), history=[], now=day(2), spec=SPEC)
     again = decide(windows(0, 1, 1, 1), history=[], now=day(4), spec=SPEC)
-    assert (first.asked, first.trigger, first.evidence) == (True, "drift", {"window": 1.0, "windows": 1.0, "row": 10.0})
+    assert (first.asked, first.trigger, first.evidence) == (True, "drift", {"window": 1.0, "windows": 1.0, "row": 10.0, "labelled": 0.0})
     assert again.verdict_id == first.verdict_id
     answered = decide(windows(0, 1, 1, 1), history=[past(first)], now=day(90), spec=SPEC)
     assert (answered.asked, answered.sentence) == (False, "window 3 moved; not asked: it was answered already")
@@ -51,6 +51,17 @@ def test_a_new_breach_after_the_old_one_ended_asks_again_once_the_cool_down_is_o
     after = decide(windows(0, 1, 0, 1), history=history, now=day(33), spec=SPEC)
     assert (inside.asked, after.asked) == (False, True)
     assert "cool-down lasts until 2016-08-02" in inside.sentence
+
+
+def test_a_drift_waits_until_there_is_something_new_to_learn():
+    def evidence(labelled):
+        settled = tuple(WindowPerformance(n, str(day(n)), 10, labelled, "auroc", 0.8, 0.8, True, False, "") for n in range(4))
+        return replace(windows(0, 1, 1, 1), performance=settled)
+
+    spec = SPEC.model_copy(update={"wait_for_labels": 21})
+    early = decide(evidence(7 - 1), history=[], now=day(4), spec=spec)
+    assert (early.asked, "18 labels have come since it began, 21 are waited for" in early.sentence) == (False, True)
+    assert decide(evidence(7), history=[], now=day(4), spec=spec).asked
 
 
 def test_windows_before_a_finished_retraining_are_no_longer_evidence():
