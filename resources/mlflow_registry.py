@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,7 @@ class MlflowRegistry:
             silence_telemetry()
             from mlflow.tracking import MlflowClient
 
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # its set-up is no news to a user
             self._home.mkdir(parents=True, exist_ok=True)
             # Two first users would set the database up at once (about 2 s): the second waits.
             with self._alone():
