@@ -36,6 +36,7 @@ class Parts:
     catalogue: Catalogue
     provided: Mapping[str, str]
     watcher: ports.Watcher = field(default_factory=Unwatched)
+    _starts: dict[str, datetime | None] = field(default_factory=dict)  # finding it reads the whole source
 
     @cached_property
     def tables(self) -> ports.TableStore:
@@ -111,7 +112,9 @@ class Parts:
         """Put a stream's clock at the end of its history, unless it is further already; return what time it is."""
         from resources.sources import stream_start
 
-        start = stream_start(dataset, self.source(dataset.name))
+        if dataset.name not in self._starts:
+            self._starts[dataset.name] = stream_start(dataset, self.source(dataset.name))
+        start = self._starts[dataset.name]
         return self.clock.advance(dataset.name, start) if start is not None else self.clock.now(dataset.name)
 
     def source(self, dataset: str) -> ports.Source:

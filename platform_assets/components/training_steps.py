@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from platform_assets.specs.records import (
 )
 
 CODE_VERSION = "1"
+_BASELINE_SECONDS = 20.0
 
 
 @contextmanager
@@ -81,9 +83,11 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
     if known is None:
         with scratch(step) as folder:
             spec = {**model.training.model_dump(mode="json"), "kind": model.target.kind}
-            run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
+            with ThreadPoolExecutor(1) as pool:  # the trainer is a process of its own: the other core fits the trees meanwhile
+                fitting = pool.submit(fit_baseline, data, kind=model.target.kind, budget_seconds=_BASELINE_SECONDS)
+                run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
+                baseline = fitting.result()
             result = json.loads((folder / "out" / "result.json").read_text())
-            baseline = fit_baseline(data, kind=model.target.kind)
             digest = parts.artefacts.put(folder / "out")
         note = {"result": result, "baseline": baseline.holdout}
         parts.artefacts.remember(mark, digest, note)
