@@ -30,6 +30,8 @@ class Jobs:
         job = self.repository.get_job(name)
         result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, tags={"falaj/actor": "falaj run"})
         if not result.success:
+            if _interrupted(result.all_events):
+                raise KeyboardInterrupt
             raise StageError(
                 f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}."
             )
@@ -58,6 +60,11 @@ class Jobs:
         raise StageError(
             f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log."
         )
+
+
+def _interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
+    errors = [event.step_failure_data.error for event in events if event.is_step_failure]
+    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
 
 
 def _first_failure(events: Sequence[dg.DagsterEvent]) -> str:

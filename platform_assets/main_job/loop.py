@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from platform_assets import keys
-from platform_assets.components.step import latest_record
+from platform_assets.components.step import fingerprint, latest_record
 from platform_assets.errors import ServingError
 from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.traffic import REQUEST_ROWS, Stream
 from platform_assets.specs.dataset import AggregatesView, DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import RetrainingVerdict
+from platform_assets.specs.records import RetrainingVerdict, RolloutVerdict
 from resources.parts import Parts
 from resources.serving import PredictClient
 
@@ -32,8 +33,21 @@ class Life:
     refused: list[str] = field(default_factory=list)
 
 
-def train_and_release(model: ModelSpec, jobs: Jobs) -> None:
-    """From raw rows to a rollout verdict."""
+def settle(model: ModelSpec, parts: Parts) -> None:
+    """Undo a rollout that a killed main job left half done: what has no verdict in the audit log did not happen."""
+    recorded, found = _recorded_live(model, parts), parts.serving.status(model.name)
+    if recorded is None or (found["live"] == recorded and found["challenger"] is None):
+        return
+    parts.serving.load(model.name, recorded)
+    parts.serving.set_traffic(model.name, live=recorded)
+    detail = {"live": recorded, "before": found["live"], "why": "a rollout was cut off before its verdict"}
+    parts.audit.append("rollback", subject=f"model/{model.name}", actor="falaj run", detail=detail)
+
+
+def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
+    """From raw rows to a rollout verdict; nothing where a release of this very declaration is live: evidence asks for the next one."""
+    if _is_released(model, parts, jobs):
+        return
     name = keys.train_job(model.name)
     with jobs.bars.phase(f"{model.name}: train and release", jobs.steps(name), of="steps"):
         jobs.run(name)
@@ -115,6 +129,20 @@ def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts,
         seconds=_RETRAINING_SECONDS,
         meanwhile=meanwhile,
     )
+
+
+def _recorded_live(model: ModelSpec, parts: Parts) -> str | None:
+    decisions = (entry for entry in parts.audit.entries(subject=f"model/{model.name}") if entry["action"] in ("rollout", "rollback"))
+    return next((entry["detail"]["live"] for entry in reversed(list(decisions)) if entry["detail"].get("live")), None)
+
+
+def _is_released(model: ModelSpec, parts: Parts, jobs: Jobs) -> bool:
+    live = parts.serving.status(model.name)["live"]
+    verdict = latest_record(jobs.instance, keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
+    if live is None or verdict is None:
+        return False
+    lineage = json.loads((parts.artefacts.path(live) / "lineage.json").read_bytes())
+    return bool(lineage["spec_hash"] == fingerprint(model))
 
 
 def _last_verdict(model: ModelSpec, jobs: Jobs) -> RetrainingVerdict | None:

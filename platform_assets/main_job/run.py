@@ -39,7 +39,8 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
         ended = processes.end_orphans(settings.home)
         with dg.DagsterInstance.get() as instance:
             jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
-            if processes.running(settings.home, site.DAEMON) is None and (closed := jobs.close_orphans()):
+            alone = processes.running(settings.home, site.DAEMON) is None
+            if alone and (closed := jobs.close_orphans()):
                 console.print(
                     f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored."
                 )
@@ -47,7 +48,9 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             with bars.shown(), site.beside(settings):
                 client = connect(settings)
                 for model in wanted.values():
-                    loop.train_and_release(model, jobs)
+                    if alone:
+                        loop.settle(model, parts)
+                    loop.train_and_release(model, parts, jobs)
                 for model in wanted.values():
                     loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client)
             rows = [
