@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import dagster as dg
 
 from platform_assets.errors import FalajError
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.records import from_mapping, to_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -46,7 +46,7 @@ def latest_record(instance: dg.DagsterInstance, key: Sequence[str], cls: type[T]
     if event is None or event.asset_materialization is None:
         return None
     value = event.asset_materialization.metadata.get(RECORD)
-    return None if value is None else read_record(cls, cast("str", value.value))
+    return None if value is None else from_mapping(cls, cast("dict[str, Any]", value.value))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def build_step(
             return
         yield dg.MaterializeResult(
             asset_key=asset_key,
-            metadata={**outcome.metadata, RECORD: dg.MetadataValue.text(to_json(outcome.record))},
+            metadata={**outcome.metadata, RECORD: dg.MetadataValue.json(json.loads(to_json(outcome.record)))},
             check_results=list(outcome.checks),
             data_version=dg.DataVersion(outcome.version[:32]),
         )

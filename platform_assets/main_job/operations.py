@@ -17,7 +17,7 @@ from platform_assets.errors import Fault, ReleaseError, ServingError, SourceErro
 from platform_assets.main_job import site
 from platform_assets.specs.catalogue import request_columns
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftPointer, RetrainingVerdict
+from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
 from resources import processes
 from resources.home import write_atomically
 from resources.parts import Parts
@@ -55,10 +55,11 @@ def _status_of(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> 
     drift = latest_record(instance, keys.model_key(model.name, "drift_report"), DriftPointer)
     verdict = latest_record(instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
     pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
-    live = serving.get("live")
+    rollout = latest_record(instance, keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
+    live, stopped = serving.get("live"), f"{rollout.live_digest[:12]} (server stopped)" if rollout else None
     return {
         "name": model.name,
-        "live_version": live[:12] if live else None,
+        "live_version": live[:12] if live else stopped,
         "challenger": f"{serving['challenger'][:12]} ({serving['mode']} {serving['percent']} %)" if serving.get("challenger") else None,
         "rows_answered": pin.rows if pin else 0,
         "drift": drift.evidence if drift else None,
