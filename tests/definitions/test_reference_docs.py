@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from platform_assets.main_job import reference
+from platform_assets import reference
 
 
 def test_the_committed_pages_are_current() -> None:
