@@ -31,7 +31,7 @@ fi
 echo "Setting up .venv with $("$python" --version): about 3 GB, some minutes, once."
 .venv/bin/python -c '' >/dev/null 2>&1 || rm -rf .venv
 "$python" -m venv .venv
-pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { .venv/bin/python -m pip --disable-pip-version-check --quiet --quiet "$@"; }
 pip install --upgrade pip
 # torch before anything that needs it: otherwise its newest build, with gigabytes of CUDA, comes along.
 pip install --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
