@@ -27,10 +27,11 @@ def build_dataset_defs(dataset: DatasetSpec) -> dg.Definitions:
     )
     schedules = []
     if dataset.refresh:
+        # Declared is in force; a dataset without a source of its own waits until a person switches it on.
+        status = dg.DefaultScheduleStatus.STOPPED if dataset.source.kind == "provided" else dg.DefaultScheduleStatus.RUNNING
+        name = keys.schedule_name(job.name, "declared")
         schedules.append(
-            dg.ScheduleDefinition(
-                keys.schedule_name(job.name, "declared"), job=job, cron_schedule=dataset.refresh, execution_timezone="UTC"
-            )
+            dg.ScheduleDefinition(name, job=job, cron_schedule=dataset.refresh, execution_timezone="UTC", default_status=status)
         )
     return dg.Definitions(assets=assets, jobs=[job], schedules=schedules)
 

@@ -32,7 +32,8 @@ def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition) ->
     if model.retraining.schedule is None:
         return None
     name = keys.schedule_name(keys.train_job(model.name), "declared")
-    return dg.ScheduleDefinition(name, job=job, cron_schedule=model.retraining.schedule, execution_timezone="UTC")
+    running = dg.DefaultScheduleStatus.RUNNING  # declared is in force; the UI switches it off
+    return dg.ScheduleDefinition(name, job=job, cron_schedule=model.retraining.schedule, execution_timezone="UTC", default_status=running)
 
 
 def _build_job(name: str, assets: list[list[str]], model: ModelSpec, description: str) -> UnresolvedAssetJobDefinition:

@@ -76,5 +76,5 @@ def _first_failure(events: Sequence[dg.DagsterEvent]) -> str:
             text = (
                 error.message.strip().removeprefix("dagster._core.definitions.events.Failure: ") if error is not None else "no reason given"
             )
-            return f"{event.step_key}: {text}"
+            return f"{event.step_key}: {text.rstrip('.')}."
     return "no step says why."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def summarise_model(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
     found_at = drift.first_drifted_row if drift else None
     log = read_log(model, parts)
     served = _metrics_of_periods(log, model, read_classes(parts, verdict), found_at=found_at)
+    if served["metric_before"] is None and log is not None and log.num_rows:  # it had drifted from the first row on
+        served["metric_before"] = _promised(parts, log.column("digest")[0].as_py(), model)
     return {
         "name": model.name,
         "live_version": verdict.live_digest[:12] if verdict else None,
@@ -114,6 +117,12 @@ def metric_of(log: Any, model: ModelSpec, classes: Sequence[str]) -> float | Non
     labels = np.array([places[label] for label in known.column("actual").to_pylist()])
     probabilities = np.array(known.column("probabilities").to_pylist(), dtype=np.float64)
     return measure(labels, probabilities=probabilities, kind=model.target.kind).get(model.leading_metric)
+
+
+def _promised(parts: Parts, digest: str, model: ModelSpec) -> float:
+    """Return what a release reached on its holdout: the last that was known of it before production."""
+    metrics = json.loads((parts.artefacts.path(digest) / "metrics.json").read_text())
+    return float(metrics["holdout"][model.leading_metric])
 
 
 def read_classes(parts: Parts, verdict: RolloutVerdict | None) -> tuple[str, ...]:
