@@ -1,0 +1,28 @@
+"""The tiny main job, run once for all tests that look at what it left."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from pipeline.tiny import Finished, TinyHome
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    folder = tmp_path_factory.mktemp("main job")  # with a space in it
+    tiny = TinyHome(folder / "home", web_port=_free_port())
+    try:
+        answer = tiny.falaj("run", "--json", str(folder / "result.json"))
+        assert answer.returncode == 0, answer.stdout
+        yield Finished(tiny, answer, json.loads((folder / "result.json").read_text()), tiny.names())
+    finally:
+        tiny.end_everything()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
