@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import RequestError, ServingError
-from platform_assets.stages.serving.app import App, NotFoundError, read_json, refuse
 from platform_assets.stages.serving.bundle import load_bundle
+from platform_assets.stages.serving.replies import NotFoundError, read_json, refuse
 from platform_assets.stages.serving.traffic import Route, Traffic, read_state, write_state
 
 if TYPE_CHECKING:
+    from platform_assets.stages.serving.app import App
     from platform_assets.stages.serving.http import Exchange
 
 STATE_FILE = "state.json"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.errors import RequestError, ServingError
 from platform_assets.stages.serving import pages, v2
-from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate, ScopeError
+from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher, Job
 from platform_assets.stages.serving.columns import Encoded, rows_of_request
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.prediction_log import Answered, PredictionLog
+from platform_assets.stages.serving.replies import MethodError, NotFoundError, read_json, refuse
 from platform_assets.stages.serving.shadow import Sample, Shadow
 from platform_assets.stages.serving.traffic import Arm, Route
 
@@ -32,22 +33,9 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 10.0
 SERVER_VERSION = "0.1.0"
-_RETRY = b"retry-after: 1\r\n"
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")
 _V2 = re.compile(r"^/v2/models/([a-z][a-z0-9_]{0,62})(?:/versions/([0-9a-f]{1,64}))?(?:/(ready|infer))?$")
 _ADMIN = re.compile(r"^/admin/models/([a-z][a-z0-9_]{0,62})(?:/(load|traffic|rotate))?$")
-
-
-class NotFoundError(RequestError):
-    """No such path, model or version (HTTP 404)."""
-
-
-class MethodError(RequestError):
-    """The path exists, the method does not fit it (HTTP 405)."""
-
-    def __init__(self, right: str) -> None:
-        super().__init__(f"this path is asked with {right}")
-        self.right = right
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,32 +222,6 @@ class App:
     def _metrics(self, exchange: Exchange) -> None:
         text = pages.metrics(self.routes.values(), self._server_facts(), self.replies)
         exchange.respond(HTTPStatus.OK, text.encode(), kind=b"text/plain; version=0.0.4; charset=utf-8")
-
-
-def read_json(exchange: Exchange) -> Any:
-    """Parsed body; RequestError where it is none."""
-    try:
-        return orjson.loads(exchange.body)
-    except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not JSON: {error}") from error
-
-
-def refuse(exchange: Exchange, error: ServingError) -> None:
-    """Reply with the status that the kind of error has."""
-    extra = b""
-    if isinstance(error, ScopeError):
-        status = HTTPStatus.FORBIDDEN
-    elif isinstance(error, AccessError):
-        status, extra = HTTPStatus.UNAUTHORIZED, b"www-authenticate: Bearer\r\n"
-    elif isinstance(error, NotFoundError):
-        status = HTTPStatus.NOT_FOUND
-    elif isinstance(error, MethodError):
-        status, extra = HTTPStatus.METHOD_NOT_ALLOWED, f"allow: {error.right}\r\n".encode()
-    elif isinstance(error, RequestError):
-        status = HTTPStatus.BAD_REQUEST
-    else:
-        status, extra = HTTPStatus.SERVICE_UNAVAILABLE, _RETRY
-    exchange.refuse(status, str(error), extra=extra)
 
 
 def _send(exchange: Exchange, value: Any, *, status: int = HTTPStatus.OK) -> None:

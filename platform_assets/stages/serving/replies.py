@@ -1,0 +1,54 @@
+"""Refusals and request bodies: which kind of error gets which HTTP status. What a route does belongs to the routes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.stages.serving.access import ScopeError
+
+if TYPE_CHECKING:
+    from platform_assets.stages.serving.http import Exchange
+
+_RETRY = b"retry-after: 1\r\n"
+
+
+class NotFoundError(RequestError):
+    """No such path, model or version (HTTP 404)."""
+
+
+class MethodError(RequestError):
+    """The path exists, the method does not fit it (HTTP 405)."""
+
+    def __init__(self, right: str) -> None:
+        super().__init__(f"this path is asked with {right}")
+        self.right = right
+
+
+def read_json(exchange: Exchange) -> Any:
+    """Parsed body; RequestError where it is none."""
+    try:
+        return orjson.loads(exchange.body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+
+
+def refuse(exchange: Exchange, error: ServingError) -> None:
+    """Reply with the status that the kind of error has."""
+    extra = b""
+    if isinstance(error, ScopeError):
+        status = HTTPStatus.FORBIDDEN
+    elif isinstance(error, AccessError):
+        status, extra = HTTPStatus.UNAUTHORIZED, b"www-authenticate: Bearer\r\n"
+    elif isinstance(error, NotFoundError):
+        status = HTTPStatus.NOT_FOUND
+    elif isinstance(error, MethodError):
+        status, extra = HTTPStatus.METHOD_NOT_ALLOWED, f"allow: {error.right}\r\n".encode()
+    elif isinstance(error, RequestError):
+        status = HTTPStatus.BAD_REQUEST
+    else:
+        status, extra = HTTPStatus.SERVICE_UNAVAILABLE, _RETRY
+    exchange.refuse(status, str(error), extra=extra)
