@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ def prepare_home(home: Home, instance_yaml: Path) -> None:
     target = home.instance / "dagster.yaml"
     if not target.exists() or target.read_bytes() != wanted:
         write_atomically(target, wanted)
+
+
+def clear_scratch(home: Home) -> None:
+    """Remove what killed steps left half made; to be called only while nobody works in this home."""
+    shutil.rmtree(home.root / "scratch", ignore_errors=True)
 
 
 def ensure_secret(path: Path, *, size_bytes: int = 32) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -194,6 +195,7 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
         run_program(step, "platform_assets.stages.compression", spec, work, paths, arguments=threads)
         result = _store_candidates(step, work / "out")
         parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
+        shutil.rmtree(work)
     else:
         result = from_mapping(SearchResult, known[1])
     return Outcome(

@@ -19,7 +19,7 @@ from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.progress import Bars
 from platform_assets.main_job.report import write_report
 from resources import processes
-from resources.home import bind_sources, hold, write_atomically
+from resources.home import bind_sources, clear_scratch, hold, write_atomically
 from resources.serving import connect
 from resources.settings import Settings, apply_to_this_process
 
@@ -40,6 +40,8 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
         with dg.DagsterInstance.get() as instance:
             jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
             alone = processes.running(settings.home, site.DAEMON) is None
+            if alone:
+                clear_scratch(settings.home)
             if alone and (closed := jobs.close_orphans()):
                 console.print(
                     f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored."
