@@ -55,11 +55,17 @@ class Jobs:
             runs = self.instance.get_runs(filters=dg.RunsFilter(job_name=job, tags=tags))
             if runs and runs[0].status in _FINISHED:
                 return runs[0]
-            self.bars.note(f"{sensor} asked, {job} is {runs[0].status.value.lower()}" if runs else f"waiting for {sensor}")
+            self.bars.note(f"{sensor} asked, {self._now(runs[0])}" if runs else f"waiting for {sensor}")
             meanwhile()
         raise StageError(
             f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log."
         )
+
+    def _now(self, run: dg.DagsterRun) -> str:
+        """Say which step a run is at."""
+        begun = self.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_START, limit=1, ascending=False).records
+        at = begun[0].event_log_entry.step_key if begun else None
+        return f"{run.job_name} is at {at.replace('__', '/')}" if at else f"{run.job_name} is {run.status.value.lower().replace('_', ' ')}"
 
 
 def _interrupted(events: Sequence[dg.DagsterEvent]) -> bool:

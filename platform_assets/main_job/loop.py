@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import dagster as dg
 
 from platform_assets import keys
 from platform_assets.components.step import fingerprint, latest_record
@@ -22,28 +23,6 @@ _RETRAINING_SECONDS = 600.0
 _ROLLOUT_ROWS = 100  # sent one by one: a rollout counts requests
 
 
-@dataclass
-class Life:
-    """What happened to one model in this main job."""
-
-    model: ModelSpec
-    dataset: DatasetSpec
-    rows_sent: int = 0
-    retrainings: list[RetrainingVerdict] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-
-
-def settle(model: ModelSpec, parts: Parts) -> None:
-    """Undo a rollout that a killed main job left half done: what has no verdict in the audit log did not happen."""
-    recorded, found = _recorded_live(model, parts), parts.serving.status(model.name)
-    if recorded is None or (found["live"] == recorded and found["challenger"] is None):
-        return
-    parts.serving.load(model.name, recorded)
-    parts.serving.set_traffic(model.name, live=recorded)
-    detail = {"live": recorded, "before": found["live"], "why": "a rollout was cut off before its verdict"}
-    parts.audit.append("rollback", subject=f"model/{model.name}", actor="falaj run", detail=detail)
-
-
 def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
     """From raw rows to a rollout verdict; nothing where a release of this very declaration is live: evidence asks for the next one."""
     if _is_released(model, parts, jobs):
@@ -53,12 +32,15 @@ def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
         jobs.run(name)
 
 
-def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, client: PredictClient) -> Life:
-    """Send every event after the history through the server, window by window, and follow what the platform decides."""
-    life = Life(model, dataset)
+def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, client: PredictClient) -> list[str]:
+    """Send every event after the history through the server, window by window, and follow what the platform decides.
+
+    Return what went wrong without stopping the stream: refused requests, a retraining that failed.
+    """
+    wrong: list[str] = []
     stream = open_stream(model, dataset, parts)
     if not stream.left:
-        return life
+        return wrong
     grid = _refresh_grid(dataset)
     refreshed = parts.clock.now(dataset.name)
     answered = _last_verdict(model, jobs)
@@ -73,14 +55,16 @@ def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, clien
             verdict = latest_record(jobs.instance, keys.model_key(model.name, "retraining_verdict"), RetrainingVerdict)
             if verdict is not None and verdict.asked and (answered is None or verdict.verdict_id != answered.verdict_id):
                 answered = verdict
-                life.retrainings.append(verdict)
-                _follow_retraining(verdict, stream, parts, jobs, client)
+                run = _follow_retraining(verdict, stream, parts, jobs, client)
+                if run.status != dg.DagsterRunStatus.SUCCESS:
+                    wrong.append(f"the retraining {run.run_id} ended as {run.status.value.lower()}; the champion stays")
         # The last events' outcomes become known: the data's clock goes to the end of the stream.
         parts.clock.advance(dataset.name, _end_of(stream))
         jobs.run(keys.refresh_job(dataset.name))
         jobs.run(keys.monitor_job(model.name))
-    life.rows_sent, life.refused = stream.position, stream.failed
-    return life
+    if stream.failed:
+        wrong.append(f"{len(stream.failed)} requests were refused, the first because: {stream.failed[0]}")
+    return wrong
 
 
 def open_stream(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Stream:
@@ -105,7 +89,7 @@ def _send(stream: Stream, client: PredictClient, parts: Parts, count: int, jobs:
     return parts.clock.advance(stream.dataset.name, newest)
 
 
-def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts, jobs: Jobs, client: PredictClient) -> None:
+def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts, jobs: Jobs, client: PredictClient) -> dg.DagsterRun:
     """Wait for the run that the sensor launches; its shadow and canary are fed with the events that come next.
 
     While the network trains the data's clock stands still: minutes here are minutes there, and windows are weeks.
@@ -122,7 +106,7 @@ def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts,
         else:
             time.sleep(0.5)
 
-    jobs.await_sensor_run(
+    return jobs.await_sensor_run(
         sensor=keys.DRIFT_SENSOR,
         job=keys.train_job(name),
         run_key=f"{name}:{verdict.verdict_id}",

@@ -54,7 +54,8 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
                         loop.settle(model, parts)
                     loop.train_and_release(model, parts, jobs)
                 for model in wanted.values():
-                    loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client)
+                    for sentence in loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client):
+                        console.print(f"{model.name}: {sentence}", style="yellow", highlight=False)
             rows = [
                 summary.summarise_model(model, catalogue.dataset_of(name), parts, instance, since=began) for name, model in wanted.items()
             ]
