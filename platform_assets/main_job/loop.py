@@ -23,6 +23,17 @@ _RETRAINING_SECONDS = 600.0
 _ROLLOUT_ROWS = 100  # sent one by one: a rollout counts requests
 
 
+def settle(model: ModelSpec, parts: Parts) -> None:
+    """Undo a rollout that a killed main job left half done: what has no verdict in the audit log did not happen."""
+    recorded, found = _recorded_live(model, parts), parts.serving.status(model.name)
+    if recorded is None or (found["live"] == recorded and found["challenger"] is None):
+        return
+    parts.serving.load(model.name, recorded)
+    parts.serving.set_traffic(model.name, live=recorded)
+    detail = {"live": recorded, "before": found["live"], "why": "a rollout was cut off before its verdict"}
+    parts.audit.append("rollback", subject=f"model/{model.name}", actor="falaj run", detail=detail)
+
+
 def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
     """From raw rows to a rollout verdict; nothing where a release of this very declaration is live: evidence asks for the next one."""
     if _is_released(model, parts, jobs):
