@@ -8,9 +8,6 @@ TORCH_INDEX ?=
 ifneq ($(wildcard ../shared/data),)
 export FALAJ_DATA ?= ../shared/data
 endif
-ifneq ($(wildcard ../shared/schemas),)
-export FALAJ_SCHEMAS ?= ../shared/schemas
-endif
 
 .PHONY: help setup run test lint ui down bench clean
 
