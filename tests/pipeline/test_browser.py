@@ -61,12 +61,19 @@ def test_the_lineage_shows_the_whole_life_of_the_model(page: Any, address: str) 
     assert page.faults == []
 
 
-def test_an_asset_shows_its_checks_and_when_it_was_made(page: Any, address: str) -> None:
+def test_an_asset_shows_its_checks_and_what_was_found(page: Any, address: str) -> None:
     page.goto(f"{address}/assets/dataset/{DATASET}/validated?view=checks")
     for check in ("schema_matches", "values_within_ranges", "keys_are_unique"):
         page.get_by_text(check).first.wait_for(state="attached")
-    page.goto(f"{address}/assets/model/{MODEL}/rollout_verdict")
+    page.goto(f"{address}/assets/model/{MODEL}/rollout_verdict?view=checks")
     page.get_by_text("live_version_is_proven_by_hash").first.wait_for(state="attached")
+    page.get_by_text("The server answers with").first.wait_for(state="attached")
+    assert page.faults == []
+
+
+def test_a_verdict_shows_its_evidence(page: Any, address: str) -> None:
+    page.goto(f"{address}/assets/model/{MODEL}/rollout_verdict")
+    page.get_by_text("It took over from").first.wait_for(state="attached")
     assert page.faults == []
 
 
