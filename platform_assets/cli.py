@@ -28,6 +28,8 @@ console = Console(width=None if sys.stdout.isatty() else 150)
 Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 
 def main() -> None:
     """Run the command; an error of ours becomes one sentence on stderr and exit status 1."""
@@ -38,9 +40,10 @@ def main() -> None:
     except FalajError as error:
         Console(stderr=True).print(f"falaj: {error}", style="red", highlight=False, markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("falaj: interrupted; the next call goes on from what is stored.")
-        sys.exit(130)
+    except SystemExit as end:  # typer turns Ctrl-C into this
+        if end.code == _INTERRUPTED:
+            Console(stderr=True).print("falaj: interrupted; the next call goes on from what is stored.")
+        raise
 
 
 def _stop(number: int, _frame: object) -> None:

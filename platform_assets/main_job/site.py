@@ -56,9 +56,9 @@ def stop_all(settings: Settings) -> list[str]:
 def beside(settings: Settings) -> Iterator[None]:
     """Have daemon and inference server for as long as the block runs; those that `falaj up` started stay."""
     had = {name for name in (DAEMON, SERVER) if processes.running(settings.home, name)}
-    start_daemon(settings, tied=True)
-    start_server(settings, tied=True)
-    try:
+    try:  # around the start too: Ctrl-C may come while they come up
+        start_daemon(settings, tied=True)
+        start_server(settings, tied=True)
         yield
     finally:
         for name in (DAEMON, SERVER):
