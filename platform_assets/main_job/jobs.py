@@ -47,8 +47,10 @@ class Jobs:
             self.instance.report_run_failed(run, message="The process of this run died; the next main job goes on from what is stored.")
         return len(orphans)
 
-    def await_sensor_run(self, *, sensor: str, job: str, run_key: str, seconds: float, meanwhile: Callable[[], None]) -> dg.DagsterRun:
-        """Wait until the run that a sensor asked for has ended, calling `meanwhile` between looks."""
+    def await_sensor_run(
+        self, *, sensor: str, job: str, run_key: str, seconds: float, meanwhile: Callable[[], bool]
+    ) -> dg.DagsterRun | None:
+        """Wait until the run that a sensor asked for has ended, calling `meanwhile` between looks; None where it gave up (False)."""
         deadline = time.monotonic() + seconds
         tags = {"dagster/sensor_name": sensor, "dagster/run_key": run_key}
         while time.monotonic() < deadline:
@@ -56,7 +58,8 @@ class Jobs:
             if runs and runs[0].status in _FINISHED:
                 return runs[0]
             self.bars.note(f"{sensor} asked, {self._now(runs[0])}" if runs else f"waiting for {sensor}")
-            meanwhile()
+            if not meanwhile():
+                return None
         raise StageError(
             f"{sensor} should have launched {job} ({run_key}) and it should have ended within {seconds:.0f} s; see logs/daemon.log."
         )

@@ -9,6 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import fingerprint, latest_record
 from platform_assets.errors import ServingError
 from platform_assets.main_job.jobs import Jobs
@@ -20,7 +21,14 @@ from resources.parts import Parts
 from resources.serving import PredictClient
 
 _RETRAINING_SECONDS = 600.0
+_LAST_LOOK_SECONDS = 5.0
 _ROLLOUT_ROWS = 100  # sent one by one: a rollout counts requests
+
+
+def close_cut_off(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> None:
+    """Close a retraining whose run died with an earlier main job, so that the same evidence may ask for it anew."""
+    why = "the main job that followed it was cut off"
+    close_retraining(parts, model.name, outcome="cut_off", why=why, at=parts.clock.now(dataset.name))
 
 
 def settle(model: ModelSpec, parts: Parts) -> None:
@@ -67,7 +75,9 @@ def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, clien
             if verdict is not None and verdict.asked and (answered is None or verdict.verdict_id != answered.verdict_id):
                 answered = verdict
                 run = _follow_retraining(verdict, stream, parts, jobs, client)
-                if run.status != dg.DagsterRunStatus.SUCCESS:
+                if run is None:
+                    wrong.append("the events came to an end while a retraining was rolled out: it is undone, the champion stays")
+                elif run.status != dg.DagsterRunStatus.SUCCESS:
                     wrong.append(f"the retraining {run.run_id} ended as {run.status.value.lower()}; the champion stays")
         # The last events' outcomes become known: the data's clock goes to the end of the stream.
         parts.clock.advance(dataset.name, _end_of(stream))
@@ -100,22 +110,26 @@ def _send(stream: Stream, client: PredictClient, parts: Parts, count: int, jobs:
     return parts.clock.advance(stream.dataset.name, newest)
 
 
-def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts, jobs: Jobs, client: PredictClient) -> dg.DagsterRun:
+def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts, jobs: Jobs, client: PredictClient) -> dg.DagsterRun | None:
     """Wait for the run that the sensor launches; its shadow and canary are fed with the events that come next.
 
     While the network trains the data's clock stands still: minutes here are minutes there, and windows are weeks.
     """
     name = stream.model.name
 
-    def meanwhile() -> None:
+    def meanwhile() -> bool:
         try:
             rolling = parts.serving.status(name).get("challenger") is not None
         except ServingError:
             rolling = False
-        if rolling and stream.left:
+        if rolling and not stream.left:
+            time.sleep(_LAST_LOOK_SECONDS)  # what was sent last may just be enough
+            return parts.serving.status(name).get("challenger") is None
+        if rolling:
             _send(stream, client, parts, _ROLLOUT_ROWS, jobs, request_rows=1)
         else:
             time.sleep(0.5)
+        return True
 
     return jobs.await_sensor_run(
         sensor=keys.DRIFT_SENSOR,

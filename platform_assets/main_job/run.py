@@ -47,6 +47,8 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
                     f"An earlier main job was cut off: {closed} runs closed, {ended} processes ended; going on from what is stored."
                 )
             wanted = {name: catalogue.models[name] for name in models or catalogue.models}
+            for model in wanted.values() if alone else ():
+                loop.close_cut_off(model, catalogue.dataset_of(model.name), parts)
             with bars.shown(), site.beside(settings):
                 client = connect(settings)
                 for model in wanted.values():

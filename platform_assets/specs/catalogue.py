@@ -165,6 +165,8 @@ def _faults_of(file: str, spec: type[BaseModel], error: ValidationError) -> Iter
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = _unknown(loc[-1], _fields_at(spec, loc[:-1]))
+        elif item["type"] == "union_tag_not_found":
+            message = f"needs {item['ctx']['discriminator']} to say which form it has"
         elif item["type"] == "missing":
             message = "is required and was not given"
         elif item["type"] != "value_error":

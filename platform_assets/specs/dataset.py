@@ -123,7 +123,7 @@ class Contract(Spec):
 class ColumnsView(Spec):
     """Columns as they stand in the row at its event time."""
 
-    kind: Literal["columns"] = Field("columns", description="Columns of the row itself.")
+    kind: Literal["columns"] = Field(description="Columns of the row itself.")
     entity: ColumnName = Field(description="Column by which values are found, the key of the row as a rule.")
     columns: tuple[ColumnName, ...] = Field(min_length=1, description="Columns that become features, known at the event time.")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.model import RetrainingSpec
 
 T = TypeVar("T")
-Outcome = Literal["pending", "helped", "did_not_help", "failed"]
+Outcome = Literal["pending", "helped", "did_not_help", "failed", "cut_off"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Breach:
 def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: datetime, spec: RetrainingSpec) -> RetrainingVerdict:
     """Decide on one retraining. The same evidence and history give the same `verdict_id`, so asking again after a restart is one ask."""
     finished = [past for past in history if past.outcome != "pending"]
-    seen_until = max((past.finished_at or past.decided_at for past in finished), default=None)
+    counted = [past for past in history if past.outcome != "cut_off"]  # killed from outside: it answered nothing and is asked for anew
+    seen_until = max((past.finished_at or past.decided_at for past in finished if past in counted), default=None)
     breaches = list(_breaches(evidence, seen_until, spec))
     epoch = max(finished, key=lambda past: past.finished_at or past.decided_at).verdict_id if finished else "first"
     if not breaches:
@@ -65,7 +66,7 @@ def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: dateti
     fresh = [breach for breach in breaches if _name(breach, epoch) not in answered]
     if not fresh:
         return _verdict(asked=False, breach=breaches[0], epoch=epoch, now=now, because="it was answered already")
-    refusal = _wait(fresh[0], spec) or _refuse(history, now, spec)
+    refusal = _wait(fresh[0], spec) or _refuse(counted, now, spec)
     return _verdict(asked=refusal is None, breach=fresh[0], epoch=epoch, now=now, because=refusal)
 
 

@@ -73,6 +73,13 @@ def test_windows_before_a_finished_retraining_are_no_longer_evidence():
     assert later.verdict_id != first.verdict_id
 
 
+def test_a_retraining_that_was_cut_off_is_asked_for_anew_and_does_not_count():
+    first = decide(windows(0, 1), history=[], now=day(2), spec=SPEC)
+    again = decide(windows(0, 1), history=[past(first, outcome="cut_off", finished=day(2))], now=day(2), spec=SPEC)
+    assert again.asked
+    assert again.verdict_id != first.verdict_id
+
+
 def test_the_cool_down_is_twice_as_long_after_a_retraining_that_did_not_help():
     ends = {
         word: cool_down_ends([PastRetraining("x", "drift", START, word, START)], spec=SPEC) for word in ("helped", "did_not_help", "failed")
