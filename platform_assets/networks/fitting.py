@@ -1,4 +1,8 @@
-"""Fits a network with Lightning: seeded, batches cut from preloaded tensors by index, the best epoch by the calibration set kept."""
+"""Fits a network with Lightning: seeded, batches cut from preloaded tensors by index, the weights averaged over the last steps kept.
+
+The calibration rows only watch. Choosing the best epoch by them lost 0.025 AUROC on the hotels' second year: 1,800 rows of three weeks
+say less about the weeks that follow than the end of the schedule does.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from platform_assets.errors import TrainingError
-from platform_assets.measures import leading, measure
+from platform_assets.measures import measure
 from platform_assets.networks.preprocessing import category_ids
 
 if TYPE_CHECKING:
@@ -27,11 +31,15 @@ if TYPE_CHECKING:
     from platform_assets.networks.preprocessing import Preprocessing
     from platform_assets.networks.reporting import Report
     from platform_assets.networks.rows import Rows
+    from platform_assets.specs.records import FeatureSchema
 
 Arrays = tuple[Tensor, Tensor, Tensor]
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
 MEMORY = 0.98  # of the moving average of the weights, per step; shorter early on
 CHUNK = 4096
+# Share of training rows in which a number is hidden, as if missing. Aggregates that are looked up (another entity's) move with the season
+# and may be missing when asked for: a network that leans on them loses 0.01 AUROC in the weeks that follow.
+HIDDEN, HIDDEN_LOOK_UP = 0.1, 0.8
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,19 @@ class Fit:
 class Lesson:
     """What a fit is told besides labels.
 
-    How many classes there are, target probabilities [N, C] of the training rows (a teacher's word), and how much images are warped.
+    How many classes there are, target probabilities [N, C] of the training rows (a teacher's word), how much images are warped, and in
+    what share of the rows each number is hidden.
     """
 
     classes: int
     soft: Tensor | None = None
     warp: float = 0.0
+    hide: tuple[float, ...] = ()
+
+
+def hidden_shares(schema: FeatureSchema) -> tuple[float, ...]:
+    """Say for each number in what share of the training rows it is hidden."""
+    return tuple(HIDDEN if feature.entity == schema.key else HIDDEN_LOOK_UP for feature in schema.of_kind("numeric", "date"))
 
 
 def to_tensors(rows: Rows, *, preprocessing: Preprocessing) -> Arrays:
@@ -101,6 +116,9 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
         """Loss of one batch (numeric, ids, image, target probabilities)."""
         *inputs, target = batch
+        if self._lesson.hide:
+            hidden = torch.rand_like(inputs[0]) < inputs[0].new_tensor(self._lesson.hide)
+            inputs[0] = inputs[0].masked_fill(hidden, math.nan)
         if self._lesson.warp:
             inputs[2] = warp_images(inputs[2], self._lesson.warp)
         loss = nn.functional.cross_entropy(self.network(*inputs), target)
@@ -135,13 +153,11 @@ class Classifier(pl.LightningModule):
 
 
 class _Watch(pl.Callback):
-    """After each epoch: calibration figures of the averaged weights, a progress line, and the best weights kept."""
+    """After each epoch: calibration figures of the averaged weights and a progress line."""
 
     def __init__(self, calibration: Arrays, labels: NDArray[np.int64], *, kind: str, report: Report, name: str) -> None:
         self._calibration, self._labels, self._kind, self._report, self._name = calibration, labels, kind, report, name
         self.curve: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] | None = None
-        self._best_value = -math.inf
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -153,15 +169,11 @@ class _Watch(pl.Callback):
         metrics = measure(self._labels, probabilities=predict(pl_module.average, self._calibration), kind=self._kind)
         self.curve.append({"epoch": trainer.current_epoch + 1, "train_loss": loss, **{f"calibration_{k}": v for k, v in metrics.items()}})
         self._report.step(f"{self._name}/epoch", epochs=float(trainer.max_epochs or 0), **self.curve[-1])
-        value = leading(metrics, kind=self._kind)
-        if self.best is None or value >= self._best_value:
-            self._best_value = value
-            self.best = {key: tensor.clone() for key, tensor in pl_module.average.state_dict().items()}
 
 
 def fit(network: nn.Module, *, train: Arrays, labels: NDArray[np.int64], calibration: Arrays, calibration_labels: NDArray[np.int64],
         plan: TrainingPlan, lesson: Lesson, report: Report, name: str) -> Fit:  # fmt: skip
-    """Fit in place and return the network with the weights of its best epoch.
+    """Fit in place and return the network with the average of its last weights.
 
     The same seed, rows and thread count give equal weights on a CPU. A loss that is not finite raises TrainingError.
     """
@@ -170,8 +182,7 @@ def fit(network: nn.Module, *, train: Arrays, labels: NDArray[np.int64], calibra
     module = Classifier(network, plan=plan, steps=len(batches) * plan.epochs, lesson=lesson)
     watch = _Watch(calibration, calibration_labels, kind=plan.kind, report=report, name=name)
     _quiet_trainer(plan, watch).fit(module, train_dataloaders=batches)
-    assert watch.best is not None
-    network.load_state_dict(watch.best)
+    network.load_state_dict(module.average.state_dict())
     return Fit(network.eval(), tuple(watch.curve))
 
 

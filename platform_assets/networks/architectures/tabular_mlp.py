@@ -22,7 +22,7 @@ class TabularMlp(nn.Module):
         super().__init__()
         self.numbers = NumberEncoding(preprocessing.numbers)
         self.image_rate = 1.0 / preprocessing.image_scale
-        count, dates = len(preprocessing.numbers), len(self.numbers.dates)
+        count, dates = len(self.numbers.plain), len(self.numbers.dates)
         self.has_categories = bool(preprocessing.categories)
         self.table = embed_categories(preprocessing, plan.width) if self.has_categories else None
         # A category's row in the table is its share of the first layer: a sum of looked-up rows is one wide layer over one-hot inputs.
@@ -34,7 +34,7 @@ class TabularMlp(nn.Module):
     def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
         """Return logits [N, classes]."""
         parts = []
-        if numeric.shape[1]:
+        if self.numbers.plain:
             parts.append(self.numbers(numeric).flatten(1))
         if self.numbers.dates:
             parts.append(self.numbers.cycles(numeric).flatten(1))

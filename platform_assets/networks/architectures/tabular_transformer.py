@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class TabularTransformer(nn.Module):
-    """One token a feature, one more a date for its cycles."""
+    """One token a feature."""
 
     def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
         super().__init__()
         self.numbers = NumberEncoding(preprocessing.numbers)
-        count, dates = len(preprocessing.numbers), len(self.numbers.dates)
+        count, dates = len(self.numbers.plain), len(self.numbers.dates)
         self.number_weight = nn.Parameter(torch.randn(count, self.numbers.channels, plan.width) * self.numbers.channels**-0.5)
         self.number_bias = nn.Parameter(torch.randn(count, plan.width) * 0.1)
         self.date_weight = nn.Parameter(torch.randn(dates, self.numbers.date_channels, plan.width) * 0.5)
@@ -34,7 +34,7 @@ class TabularTransformer(nn.Module):
         """Return logits [N, classes]; `image` is not used."""
         del image
         tokens = []
-        if numeric.shape[1]:
+        if self.numbers.plain:
             tokens.append(_project(self.numbers(numeric), self.number_weight) + self.number_bias)
         if self.numbers.dates:
             tokens.append(_project(self.numbers.cycles(numeric), self.date_weight))

@@ -19,26 +19,28 @@ GRID = 4
 
 
 class VisionTransformer(nn.Module):
-    """Sixteen patches of side/4 pixels; a side that is no multiple of four is padded with zeros at the right and below."""
+    """Sixteen windows, side/4 pixels apart and twice as wide, so that they overlap; zeros beyond the border.
+
+    Windows side by side cut the strokes of the 8 by 8 digits: 13 of 234 were read wrong instead of 7.
+    """
 
     def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
         super().__init__()
         self.side = math.isqrt(preprocessing.image_size)
         self.patch = -(-self.side // GRID)
         self.image_rate = 1.0 / preprocessing.image_scale
-        self.project = nn.Linear(self.patch**2, plan.width)
+        self.project = nn.Conv2d(1, plan.width, 2 * self.patch, stride=self.patch)
         self.position = nn.Parameter(torch.randn(1, GRID**2, plan.width) * 0.1)
         self.encoder = Encoder(width=plan.width, depth=plan.depth, heads=plan.heads, dropout=plan.dropout, classes=classes)
 
     def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
         """Return logits [N, classes]; only `image` is used."""
         del numeric, ids
-        pixels = image * self.image_rate
-        if (gap := GRID * self.patch - self.side) > 0:
-            pixels = nn.functional.pad(pixels.reshape(-1, self.side, self.side), (0, gap, 0, gap))
+        before = self.patch // 2
+        after = (GRID + 1) * self.patch - self.side - before
         # -1 in the first place: traced with any number of rows, the exported graph takes any other.
-        patches = pixels.reshape(-1, GRID, self.patch, GRID, self.patch).transpose(2, 3).reshape(-1, GRID**2, self.patch**2)
-        logits: Tensor = self.encoder(self.project(patches) + self.position)
+        pixels = nn.functional.pad((image * self.image_rate).reshape(-1, 1, self.side, self.side), (before, after, before, after))
+        logits: Tensor = self.encoder(self.project(pixels).flatten(2).transpose(1, 2) + self.position)
         return logits
 
     def prunable(self) -> list[nn.Linear]:

@@ -13,7 +13,7 @@ import torch
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
-from platform_assets.networks.fitting import Lesson, fit, predict, to_tensors
+from platform_assets.networks.fitting import Lesson, fit, hidden_shares, predict, to_tensors
 from platform_assets.networks.preprocessing import fit_preprocessing
 from platform_assets.networks.program import use_threads
 from platform_assets.networks.rows import SPLITS, read_rows, read_schema
@@ -65,7 +65,7 @@ def train(data: Path, *, plan: TrainingPlan, out: Path, warm: Path | None, repor
         calibration=inputs["calibration"],
         calibration_labels=rows["calibration"].labels,
         plan=plan,
-        lesson=Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0),
+        lesson=Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0, hide=hidden_shares(schema)),
         report=report,
         name="train",
     )

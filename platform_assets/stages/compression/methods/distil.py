@@ -9,7 +9,7 @@ import torch
 
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained
-from platform_assets.networks.fitting import Lesson, fit
+from platform_assets.networks.fitting import Lesson, fit, hidden_shares
 
 if TYPE_CHECKING:
     from platform_assets.stages.compression.methods import Teaching
@@ -28,7 +28,10 @@ def shrink(teaching: Teaching) -> Trained:
     torch.manual_seed(plan.seed)
     classes = len(teacher.schema.classes)
     student = build_network(plan, preprocessing=teacher.preprocessing, classes=classes)
-    lesson = Lesson(classes=classes, soft=teaching.targets, warp=STUDENT_WARP if teacher.preprocessing.image_size else 0.0)
+    lesson = Lesson(
+        classes=classes, soft=teaching.targets, warp=STUDENT_WARP if teacher.preprocessing.image_size else 0.0,
+        hide=hidden_shares(teacher.schema),
+    )  # fmt: skip
     fitted = fit(
         student, train=teaching.train, labels=teaching.train_rows.labels, calibration=teaching.calibration,
         calibration_labels=teaching.calibration_rows.labels, plan=plan, lesson=lesson, report=teaching.report, name="distil",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from platform_assets.networks.checkpoint import Trained
-from platform_assets.networks.fitting import Lesson, fit
+from platform_assets.networks.fitting import Lesson, fit, hidden_shares
 from platform_assets.stages.compression.methods import CompressionRefusedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def shrink(teaching: Teaching) -> Trained:
         teacher.plan, epochs=max(1, round(teacher.plan.epochs * HEALING_SHARE)), learning_rate=teacher.plan.learning_rate * HEALING_RATE
     )
     torch.manual_seed(plan.seed)
-    lesson = Lesson(classes=len(teacher.schema.classes), soft=teaching.targets)
+    lesson = Lesson(classes=len(teacher.schema.classes), soft=teaching.targets, hide=hidden_shares(teacher.schema))
     fitted = fit(
         network, train=teaching.train, labels=teaching.train_rows.labels, calibration=teaching.calibration,
         calibration_labels=teaching.calibration_rows.labels, plan=plan, lesson=lesson, report=teaching.report, name="prune",
