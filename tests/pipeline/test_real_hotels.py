@@ -1,4 +1,4 @@
-"""The declared hotel model on the real bookings: from the file to a graph that answers, with one short epoch."""
+"""The declared hotel model on the real bookings: from the file to a teacher that holds its own and a graph that answers."""
 
 from __future__ import annotations
 
@@ -79,24 +79,26 @@ def test_the_split_is_in_the_order_of_time_and_knows_no_later_outcome(chain: Cha
     assert {"reservation_status", "assigned_room_type"} & set(tables[0].column_names) == set()
 
 
-def test_a_short_training_gives_a_graph_that_answers(chain: Chain, tmp_path: Path) -> None:
+def test_the_declared_teacher_is_at_most_a_hundredth_behind_tuned_trees_and_its_graph_answers(chain: Chain, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     from platform_assets.networks.checkpoint import load_trained
     from platform_assets.networks.export import export_onnx
+    from platform_assets.stages.evaluation.baseline import fit_baseline
     from platform_assets.stages.training.work import train
 
     parts, instance = chain
     data = parts.artefacts.path(latest_record(instance, keys.model_key(MODEL, "training_set"), TrainingSet).digest)
-    declared = parts.catalogue.models[MODEL].training.model_dump(mode="json")
-    short = {**declared, "kind": "binary", "width": 16, "heads": 2, "depth": 1, "epochs": 2}
+    plan = from_mapping(TrainingPlan, {**parts.catalogue.models[MODEL].training.model_dump(mode="json"), "kind": "binary"})
     with open_progress(tmp_path) as progress:
-        train(data, plan=from_mapping(TrainingPlan, short), out=tmp_path, warm=None, report=progress)
+        result = train(data, plan=plan, out=tmp_path, warm=None, report=progress)
+    baseline = fit_baseline(data, kind="binary", budget_seconds=20)
+    assert result.holdout["auroc"] >= baseline.holdout["auroc"] - 0.01
+    assert result.parameters < 40_000
     export_onnx(load_trained(tmp_path), tmp_path / "model.onnx")
     schema = read_record(FeatureSchema, (data / "schema.json").read_bytes())
     rows = pq.read_table(data / "holdout.parquet")
     answers = open_model(tmp_path / "model.onnx", schema=schema)(rows)
-    assert answers.shape == (rows.num_rows, 2)
-    assert np.allclose(answers.sum(axis=1), 1, atol=1e-5)
     labels = np.array([schema.classes.index(label) for label in rows[schema.target].to_pylist()])
-    assert measure(labels, probabilities=answers, kind="binary")["auroc"] > 0.6
+    assert answers.shape == (rows.num_rows, 2)
+    assert np.isclose(measure(labels, probabilities=answers, kind="binary")["auroc"], result.holdout["auroc"], atol=1e-3)
