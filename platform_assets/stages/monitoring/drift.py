@@ -54,7 +54,7 @@ def report_window(
     signals = take_signals(rows, schema=schema, probabilities=probabilities)
     known = {signal.name: signal for signal in reference.signals}
     pairs = [(known[signal.name], signal) for signal in signals if signal.name in known]
-    columns = tuple(_compare(past, now, rows=reference.rows, tests=len(pairs), importance=importance, spec=spec) for past, now in pairs)
+    columns = tuple(_compare(past, now, tests=len(pairs), importance=importance, spec=spec) for past, now in pairs)
     events = rows[schema.event_time]
     moved = [column for column in columns if column.drifted and column.importance >= LEANS_ON]
     return WindowReport(
@@ -70,15 +70,13 @@ def report_window(
     )
 
 
-def _compare(
-    past: SignalReference, now: Signal, *, rows: int, tests: int, importance: Mapping[str, float], spec: MonitoringSpec
-) -> ColumnDrift:
+def _compare(past: SignalReference, now: Signal, *, tests: int, importance: Mapping[str, float], spec: MonitoringSpec) -> ColumnDrift:
     before, after = _cells(past, now)
     effect = measure_effect(past.kind, before, after)
     if past.kind == "category":
         p_value = chi_squared_p_value(before, after)
     else:
-        p_value = ks_p_value(effect, reference_rows=rows, current_rows=len(now.values))
+        p_value = ks_p_value(effect, reference_rows=past.rows, current_rows=len(now.values))
     corrected = min(1.0, p_value * tests)
     threshold = max(spec.min_effect, past.strayed)
     return ColumnDrift(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from platform_assets.answers import open_model
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.importance import share_importance
@@ -30,8 +32,10 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
 
     schema = read_record(FeatureSchema, (data_dir / "schema.json").read_text(encoding="utf-8"))
     answer = open_model(model_file, schema=schema)
-    train, holdout = (pq.read_table(data_dir / f"{part}.parquet") for part in ("train", "holdout"))
-    reference = build_reference(train, schema=schema, probabilities=answer(train), window_rows=model.monitoring.window_rows)
+    train, calibration, holdout = (pq.read_table(data_dir / f"{part}.parquet") for part in ("train", "calibration", "holdout"))
+    unseen = np.concatenate([answer(calibration), answer(holdout)])
+    rows = model.monitoring.window_rows
+    reference = build_reference(train, schema=schema, probabilities=answer(train), window_rows=rows, unseen=unseen)
     importance = share_importance(holdout, schema=schema, kind=model.target.kind, answer=answer)
     return to_json(Profile(reference, importance))
 

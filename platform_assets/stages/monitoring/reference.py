@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.errors import StageError
-from platform_assets.stages.monitoring.signals import Signal, order_by_event, take_signals
+from platform_assets.stages.monitoring.signals import Signal, order_by_event, take_answers, take_signals
 from platform_assets.stages.monitoring.statistics import ks_distance, total_variation
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class SignalReference:
     quantiles: tuple[float | None, ...]
     counts: dict[str, int]
     strayed: float
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,28 @@ class Reference:
     signals: tuple[SignalReference, ...]
 
 
-def build_reference(train: pa.Table, *, schema: FeatureSchema, probabilities: np.ndarray, window_rows: int) -> Reference:
-    """Summarise training rows (features as plain columns, event time) and the release's answers to them, [rows, classes]."""
+def build_reference(
+    train: pa.Table, *, schema: FeatureSchema, probabilities: np.ndarray, window_rows: int, unseen: np.ndarray | None = None
+) -> Reference:
+    """Summarise training rows (features as plain columns, event time) and the release's answers to them, [rows, classes].
+
+    `unseen`: its answers to rows it was not trained on, against which live answers are held; a model is surer of what it has seen.
+    """
     if not train.num_rows:
         raise StageError("a drift reference was asked for from no training rows; at least one is needed")
     order = order_by_event(train, schema=schema)
     train = train.take(order)
     signals = take_signals(train, schema=schema, probabilities=np.asarray(probabilities)[order])
+    compared = {} if unseen is None else {signal.name: signal for signal in take_answers(unseen, classes=schema.classes)}
     events = train[schema.event_time]
     return Reference(
         rows=train.num_rows,
         window_rows=window_rows,
         first_event=str(events[0].as_py()),
         last_event=str(events[-1].as_py()),
-        signals=tuple(_summarise(signal, window_rows) for signal in signals),
+        signals=tuple(
+            _summarise(compared.get(signal.name, signal), strayed=measure_straying(signal, window_rows=window_rows)) for signal in signals
+        ),
     )
 
 
@@ -80,16 +89,16 @@ def rank_missing_lowest(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), -np.inf, values)
 
 
-def _summarise(signal: Signal, window_rows: int) -> SignalReference:
-    strayed = measure_straying(signal, window_rows=window_rows)
+def _summarise(signal: Signal, *, strayed: float) -> SignalReference:
+    rows = len(signal.values)
     if signal.kind == "category":
         names, counts = np.unique(signal.values.astype(str), return_counts=True)
         table = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        return SignalReference(signal.name, signal.feature, signal.kind, (), table, strayed)
+        return SignalReference(signal.name, signal.feature, signal.kind, (), table, strayed, rows)
     ranked = np.sort(rank_missing_lowest(signal.values))
     sketch = ranked[np.linspace(0, len(ranked) - 1, min(SKETCH, len(ranked))).round().astype(int)]
     quantiles = tuple(None if value == -np.inf else value for value in sketch.tolist())
-    return SignalReference(signal.name, signal.feature, signal.kind, quantiles, {}, strayed)
+    return SignalReference(signal.name, signal.feature, signal.kind, quantiles, {}, strayed, rows)
 
 
 def measure_straying(signal: Signal, *, window_rows: int) -> float:

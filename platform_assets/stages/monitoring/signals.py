@@ -37,7 +37,7 @@ def take_signals(rows: pa.Table, *, schema: FeatureSchema, probabilities: np.nda
     """
     event_time = rows[schema.event_time]
     inputs = [signal for feature in schema.features for signal in _of_feature(feature, rows[feature.name], event_time)]
-    return (*inputs, *_of_answers(np.asarray(probabilities, np.float64), schema.classes))
+    return (*inputs, *take_answers(probabilities, classes=schema.classes))
 
 
 def order_by_event(rows: pa.Table, *, schema: FeatureSchema) -> np.ndarray:
@@ -57,7 +57,9 @@ def _of_feature(feature: Feature, column: pa.ChunkedArray, event_time: pa.Chunke
     return [Signal(feature.name, feature.name, "number", values)]
 
 
-def _of_answers(probabilities: np.ndarray, classes: tuple[str, ...]) -> list[Signal]:
+def take_answers(probabilities: np.ndarray, *, classes: tuple[str, ...]) -> list[Signal]:
+    """Signals of what a model answered, [rows, classes]."""
+    probabilities = np.asarray(probabilities, np.float64)
     if len(classes) == 2:  # noqa: PLR2004  (one score says it all)
         return [Signal(PREDICTION, "", "number", probabilities[:, 1])]
     answered = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]

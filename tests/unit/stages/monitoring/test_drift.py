@@ -119,6 +119,17 @@ def test_images_are_watched_by_brightness_and_contrast_and_many_classes_by_answe
     assert drifted(found) == {"pixels brightness", "pixels contrast"}
 
 
+def test_live_answers_are_held_against_answers_to_rows_the_model_has_not_seen():
+    sure, unsure = np.tile([0.01, 0.99], (5000, 1)), scores(800)
+    reference = build_reference(rows(5000), schema=SCHEMA, probabilities=sure, window_rows=500, unseen=unsure)
+    answers = next(signal for signal in reference.signals if signal.name == "prediction")
+    assert answers.rows == 800
+    found = report_window(reference, rows(500), window=WINDOW, schema=SCHEMA, probabilities=unsure[:500], importance={}, spec=SPEC)
+    assert "prediction" not in drifted(found)
+    found = report_window(reference, rows(500), window=WINDOW, schema=SCHEMA, probabilities=sure[:500], importance={}, spec=SPEC)
+    assert "prediction" in drifted(found)
+
+
 def test_importance_falls_to_the_inputs_that_decide_and_sums_to_one():
     table = rows(1500)
     table = table.set_column(4, "cancelled", pa.array(np.where(table["price"].to_numpy() > 100, "yes", "no")))

@@ -92,6 +92,7 @@ def parts(tmp_path_factory):
     write_model(root / "candidate" / "model.onnx")
     pq.write_table(table(1000), root / "data" / "train.parquet")
     pq.write_table(table(300), root / "data" / "holdout.parquet")
+    pq.write_table(table(300), root / "data" / "calibration.parquet")
     (root / "data" / "schema.json").write_text(to_json(SCHEMA))
     return root
 
