@@ -62,7 +62,7 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     parts.audit.append(
         "gate",
         subject=f"model/{model.name}",
-        actor=f"run/{step.context.run_id}",
+        actor=f"run/{step.context.run.run_id}",
         detail={"passed": verdict.passed, "sentence": verdict.sentence},
     )
     if not verdict.passed:
@@ -102,7 +102,7 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
     number = parts.registry.register(model.name, bundle, run_id=run_id, tags={"digest": digest, "candidate": selection.chosen.name})
     release = Release(model.name, digest[:12], digest, selection.chosen.name, number, selection.chosen.metrics, training_set.digest)
     parts.audit.append(
-        "release", subject=f"model/{model.name}", actor=f"run/{step.context.run_id}", detail={"digest": digest, "mlflow_version": number}
+        "release", subject=f"model/{model.name}", actor=f"run/{step.context.run.run_id}", detail={"digest": digest, "mlflow_version": number}
     )
     card = (bundle / "model_card.md").read_text()
     metadata = {

@@ -58,7 +58,7 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
     parts.audit.append(
         "rollout",
         subject=f"model/{model.name}",
-        actor=f"run/{step.context.run_id}",
+        actor=f"run/{step.context.run.run_id}",
         detail={"outcome": verdict.outcome, "live": verdict.live_digest, "why": verdict.sentence},
     )
     check = build_check(

@@ -117,7 +117,7 @@ def build_step(
         model = key[1]
         parts.watcher.step("/".join((key[0], *key[2:])))
         _note_launch(context, parts)
-        with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run_id):
+        with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run.run_id):
             try:
                 outcome = work(Step(context, parts))
             except FalajError as error:
@@ -137,7 +137,7 @@ def build_step(
 
 def _note_launch(context: dg.AssetExecutionContext, parts: Parts) -> None:
     """Write who launched this run into the audit log, once a run: the first step that runs says it."""
-    subject, tags = f"run/{context.run_id}", context.run.tags
+    subject, tags = f"run/{context.run.run_id}", context.run.tags
     if parts.audit.entries(subject=subject):
         return
     launcher = next(

@@ -104,7 +104,7 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
     curve = json.loads((folder / "curve.json").read_text())
     run_id = parts.registry.log_training(
         model.name, model.training.model_dump(mode="json"), {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
-        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run_id},
+        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id},
     )  # fmt: skip
     return Outcome(record, digest, _training_metadata(model, record, data, folder, reused=known is not None, mlflow_run=run_id))
 
