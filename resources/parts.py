@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from platform_assets.errors import StateError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
@@ -128,6 +126,4 @@ def build_parts(settings: Settings, catalogue: Catalogue, *, watcher: ports.Watc
     """Bind the parts of the environment that FALAJ_ENV names."""
     from resources.home import read_sources
 
-    if settings.environment != "laptop":
-        raise StateError(f"FALAJ_ENV={settings.environment!r} was asked for; this version has the parts of: laptop. Unset FALAJ_ENV.")
     return Parts(settings, catalogue, read_sources(settings.home), watcher or Unwatched())

@@ -9,6 +9,7 @@ from pathlib import Path
 from platform_assets.errors import StateError
 
 _MAX_PORT = 65535
+_ENVIRONMENTS = ("laptop",)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Set before any library is imported: nothing may call home, on any path that starts this platform.
@@ -144,7 +145,7 @@ def read_settings() -> Settings:
     root = Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute()
     return Settings(
         home=Home(root),
-        environment=_chosen("FALAJ_ENV") or VARIABLES["FALAJ_ENV"].default,
+        environment=_read_environment(),
         defs_root=Path(_chosen("FALAJ_DEFS") or CHECKOUT / VARIABLES["FALAJ_DEFS"].default).absolute(),
         webhook_url=_chosen("FALAJ_WEBHOOK_URL"),
         serve_port=_read_port("FALAJ_SERVE_PORT"),
@@ -156,6 +157,13 @@ def read_settings() -> Settings:
 def _chosen(name: str) -> str | None:
     """Return what the user set; set to nothing is left out."""
     return os.environ.get(VARIABLES[name].name) or None
+
+
+def _read_environment() -> str:
+    name = _chosen("FALAJ_ENV") or VARIABLES["FALAJ_ENV"].default
+    if name not in _ENVIRONMENTS:
+        raise StateError(f"FALAJ_ENV={name!r} was asked for; this version has the parts of: {', '.join(_ENVIRONMENTS)}. Unset it.")
+    return name
 
 
 def _read_port(name: str) -> int:

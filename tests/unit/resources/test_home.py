@@ -77,6 +77,12 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_bytes(tmp_path:
         assert len(set(content)) == 1
 
 
+def test_an_environment_without_parts_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FALAJ_ENV", "team")
+    with pytest.raises(StateError, match="this version has the parts of: laptop"):
+        read_settings()
+
+
 def test_a_wrong_port_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FALAJ_WEB_PORT", "http")
     with pytest.raises(StateError, match="FALAJ_WEB_PORT='http' is no port"):
