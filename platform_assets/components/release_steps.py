@@ -102,7 +102,10 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
     number = parts.registry.register(model.name, bundle, run_id=run_id, tags={"digest": digest, "candidate": selection.chosen.name})
     release = Release(model.name, digest[:12], digest, selection.chosen.name, number, selection.chosen.metrics, training_set.digest)
     parts.audit.append(
-        "release", subject=f"model/{model.name}", actor=f"run/{step.context.run.run_id}", detail={"digest": digest, "mlflow_version": number}
+        "release",
+        subject=f"model/{model.name}",
+        actor=f"run/{step.context.run.run_id}",
+        detail={"digest": digest, "mlflow_version": number},
     )
     card = (bundle / "model_card.md").read_text()
     metadata = {
