@@ -20,7 +20,7 @@ from platform_assets.specs.records import RetrainingVerdict, RolloutVerdict
 from resources.parts import Parts
 from resources.serving import PredictClient
 
-_RETRAINING_SECONDS = 600.0
+_RETRAINING_SECONDS = 1200.0  # a training, and a rollout that runs into its timeout of ten minutes
 _LAST_LOOK_SECONDS = 5.0
 _ROLLOUT_ROWS = 100  # sent one by one: a rollout counts requests
 
