@@ -74,7 +74,8 @@ def _columns(rows: pa.Table, *, spec: ColumnsView, dataset: DatasetSpec, kinds: 
 def _aggregates(rows: pa.Table, *, spec: AggregatesView, dataset: DatasetSpec) -> pa.Table:
     """Trailing means on the grid of multiples of `every` since 1970-01-01.
 
-    An entity's grid begins after its first event and ends, for all alike, at the newest event: a later grid time could still get rows.
+    An entity's grid begins after its first event and ends, for all alike, before the newest event: at its very time
+    further rows could still come, with a label known at once.
     """
     import numpy as np
     import pyarrow as pa
@@ -88,7 +89,7 @@ def _aggregates(rows: pa.Table, *, spec: AggregatesView, dataset: DatasetSpec) -
     first = np.full(len(names), np.iinfo(np.int64).max)
     np.minimum.at(first, codes, events)
     start = first // every + 1  # strictly after the first event
-    stop = (events.max() // every if len(events) else 0) + 1
+    stop = ((events.max() - 1) // every if len(events) else 0) + 1
     counts = np.maximum(stop - start, 0)
     grid_codes = np.repeat(np.arange(len(names)), counts)
     offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
