@@ -78,12 +78,12 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
 
     parts = step.parts
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
-    mark = fingerprint("trained", CODE_VERSION, model.training, model.target, training_set.digest)
+    mark = fingerprint("trained", CODE_VERSION, model.training.learning(), model.target, training_set.digest)
     known = parts.artefacts.recall(mark)
     data = parts.artefacts.path(training_set.digest)
     if known is None:
         with scratch(step) as folder:
-            spec = {**model.training.model_dump(mode="json"), "kind": model.target.kind}
+            spec = {**model.training.learning().model_dump(mode="json"), "kind": model.target.kind}
             with ThreadPoolExecutor(1) as pool:  # the trainer is a process of its own: the other core fits the trees meanwhile
                 fitting = pool.submit(fit_baseline, data, kind=model.target.kind, budget_seconds=_BASELINE_SECONDS)
                 run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
@@ -103,7 +103,8 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
     folder = parts.artefacts.path(digest)
     curve = json.loads((folder / "curve.json").read_text())
     run_id = parts.registry.log_training(
-        model.name, model.training.model_dump(mode="json"), {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
+        model.name, model.training.learning().model_dump(mode="json"),
+        {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
         {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id},
     )  # fmt: skip
     return Outcome(record, digest, _training_metadata(model, record, data, folder, reused=known is not None, mlflow_run=run_id))
@@ -185,7 +186,7 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     if known is None:
         work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
         work.mkdir(parents=True, exist_ok=True)
-        spec = {**model.compression.model_dump(mode="json"), "kind": model.target.kind}
+        spec = {**model.compression.model_dump(mode="json", exclude={"compute"}), "kind": model.target.kind}
         paths = {
             "--training": parts.artefacts.path(training.digest),
             "--data": parts.artefacts.path(training.training_set),

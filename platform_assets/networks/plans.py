@@ -5,15 +5,17 @@ The mirror exists because the trainer runs where pydantic is not; a test holds t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Fields of specs.model.TrainingSpec, and the target's kind."""
+    """Fields of specs.model.LearningSpec, and the target's kind: what decides the weights."""
 
     architecture: str
     kind: str
+    module: str | None = None
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
     width: int = 32
     depth: int = 2
     heads: int = 4
@@ -22,14 +24,35 @@ class TrainingPlan:
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+    clip_norm: float = 1.0
     seed: int = 7
     precision: str = "32-true"
     threads: int | None = None
 
 
 @dataclass(frozen=True)
+class RunPlan:
+    """How a training runs, which does not decide what it learns.
+
+    `micro_batches` are the parts that each step's rows are cut into; a checkpoint is written when `checkpoint_seconds` or
+    `checkpoint_steps` have passed, whichever comes first, and the newest `keep_checkpoints` stay. `trace_steps` steps are traced with
+    torch.profiler (0: none), machine figures are taken every `sample_seconds`.
+    """
+
+    strategy: str = "ddp"
+    micro_batches: int = 1
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_seconds: float = 300.0
+    checkpoint_steps: int | None = None
+    keep_checkpoints: int = 2
+    sample_seconds: float = 2.0
+    trace_steps: int = 3
+
+
+@dataclass(frozen=True)
 class CompressionPlan:
-    """Fields of specs.model.CompressionSpec, and the target's kind."""
+    """Fields of specs.model.CompressionSpec but `compute`, and the target's kind."""
 
     kind: str
     candidates: tuple[str, ...] = ("distil", "prune", "int8", "distil+int8", "prune+int8")

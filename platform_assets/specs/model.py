@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
+from platform_assets.specs.compute import BudgetSpec, ProfileName, SlaSpec
 
 Kind = Literal["binary", "multiclass"]
+Architecture = Literal["tabular_transformer", "tabular_mlp", "text_transformer", "vision_transformer", "convolutional", "custom"]
 METRICS = {"binary": ("auroc", "accuracy", "log_loss"), "multiclass": ("accuracy", "log_loss")}
 HIGHER_IS_BETTER = {"auroc": True, "accuracy": True, "log_loss": False}
 _BOUND = re.compile(r"^\s*(>=|<=)\s*(-?\d+(?:\.\d+)?)\s*$")
@@ -53,23 +55,71 @@ class SplitSpec(Spec):
     recent_rows: PositiveInt | None = Field(None, description="Only the newest labelled rows, this many, are split at all.")
 
 
-class TrainingSpec(Spec):
-    """How the teacher is trained. Sizes are declared, and printed: every later ratio is against this network."""
+class LearningSpec(Spec):
+    """What decides a network's weights. Sizes are declared, and printed: every later ratio is against this network."""
 
-    architecture: Literal["tabular_transformer", "tabular_mlp", "vision_transformer"] = Field(
-        description="Network; vision_transformer for views with an image."
+    architecture: Architecture = Field(
+        description="Network; vision_transformer and convolutional for views with an image, text_transformer with a text; custom: `module`."
     )
-    width: PositiveInt = Field(32, le=4096, description="Width of a token or hidden layer.")
+    module: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="package.module:Class of a LightningModule of your own, with architecture custom.",
+    )
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict, description="Keyword arguments of that class.")
+    width: PositiveInt = Field(32, le=16384, description="Width of a token or hidden layer.")
     depth: PositiveInt = Field(2, le=64, description="Blocks.")
     heads: PositiveInt = Field(4, le=64, description="Attention heads; the width is a multiple of them.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of activations dropped while training.")
     epochs: PositiveInt = Field(8, le=10_000, description="Passes over the training rows.")
-    batch_size: PositiveInt = Field(512, le=1_000_000, description="Rows a step.")
+    batch_size: PositiveInt = Field(512, le=1_000_000, description="Rows a step, over all processes together.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak of AdamW's rate, reached after a warm-up.")
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
+    clip_norm: PositiveFloat = Field(1.0, description="Largest norm of a step's gradient; larger ones are scaled down to it.")
     seed: int = Field(7, ge=0, description="Of initial weights, order and dropout.")
     precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Arithmetic of the training.")
-    threads: PositiveInt | None = Field(None, description="CPU threads; all cores when left out.")
+    threads: PositiveInt | None = Field(None, description="CPU threads; the profile's cores when left out.")
+
+
+class CheckpointsSpec(Spec):
+    """How much work a lost machine may cost."""
+
+    every: Span = Field(default="5m", validate_default=True, description="Longest time between two checkpoints.")
+    steps: PositiveInt | None = Field(None, description="Longest number of steps between two checkpoints, too.")
+    keep: PositiveInt = Field(2, le=100, description="Newest checkpoints that are kept until the training has ended.")
+
+
+class RangeSpec(Spec):
+    """Numbers that a trial may take."""
+
+    low: float = Field(description="Smallest.")
+    high: float = Field(description="Largest.")
+    log: bool = Field(False, description="Spread evenly over orders of magnitude.")
+
+
+class TrainingSpec(LearningSpec):
+    """How the teacher is trained, on what, and what it may cost."""
+
+    compute: ProfileName | None = Field(None, description="Profile of the compute catalogue; its default when left out.")
+    max_cost_aed: PositiveFloat | None = Field(None, description="A training that is expected to cost more is not started.")
+    strategy: Literal["ddp", "fsdp2"] = Field(
+        "ddp", description="How several processes share the work: whole copies, or shards of the weights."
+    )
+    micro_batches: PositiveInt = Field(1, description="Parts that each step's rows are cut into, their gradients added up.")
+    compile: bool = Field(False, description="Compile the network (torch.compile).")
+    gradient_checkpointing: bool = Field(False, description="Compute activations again in the backward pass instead of keeping them.")
+    checkpoints: CheckpointsSpec = Field(CheckpointsSpec(), description="How often the state is saved.")
+    attempts: PositiveInt = Field(5, le=100, description="Starts in all, after preemption or running out of memory.")
+    tolerance: float = Field(
+        0.005, ge=0, le=1, description="Difference of the leading metric that a reproduction on other hardware may have."
+    )
+    search: dict[str, RangeSpec | tuple[bool | int | float | str, ...]] = Field(
+        default_factory=dict, description="Search space of `falaj sweep`: a field above to a range, or to a list of choices."
+    )
+
+    def learning(self) -> LearningSpec:
+        """Return the fields that decide the weights: equal ones, from equal rows, give an equal network."""
+        return LearningSpec.model_validate(self.model_dump(include=set(LearningSpec.model_fields)))
 
 
 Method = Literal["distil", "prune", "int8", "distil+int8", "prune+int8"]
@@ -88,6 +138,7 @@ class CompressionSpec(Spec):
     student_epochs: PositiveInt = Field(8, le=10_000, description="Epochs of distillation.")
     prune_share: float = Field(0.5, gt=0, lt=1, description="Share of channels that structured pruning removes.")
     threads: PositiveInt = Field(1, description="onnxruntime threads of the CPU class that serves.")
+    compute: ProfileName | None = Field(None, description="Profile that the search runs on; the catalogue's default when left out.")
 
 
 class RolloutSpec(Spec):
@@ -167,6 +218,8 @@ class ModelSpec(Spec):
     serving: ServingSpec = Field(ServingSpec(), description="How a release comes to production.")
     monitoring: MonitoringSpec = Field(MonitoringSpec(), description="How production is watched.")
     retraining: RetrainingSpec = Field(RetrainingSpec(), description="When a retraining is asked for.")
+    sla: SlaSpec = Field(SlaSpec(), description="How much its runs matter, and by when they must be done.")
+    budget: BudgetSpec | None = Field(None, description="What its runs may cost in a month; its tenant's budget holds beside it.")
     governance: GovernanceSpec = Field(GovernanceSpec(), description="Where data may be, and for how long.")
 
     @property

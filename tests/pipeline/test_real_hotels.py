@@ -89,7 +89,7 @@ def test_the_declared_teacher_is_at_most_a_hundredth_behind_tuned_trees_and_its_
 
     parts, instance = chain
     data = parts.artefacts.path(latest_record(instance, keys.model_key(MODEL, "training_set"), TrainingSet).digest)
-    plan = from_mapping(TrainingPlan, {**parts.catalogue.models[MODEL].training.model_dump(mode="json"), "kind": "binary"})
+    plan = from_mapping(TrainingPlan, {**parts.catalogue.models[MODEL].training.learning().model_dump(mode="json"), "kind": "binary"})
     with open_progress(tmp_path) as progress:
         result = train(data, plan=plan, out=tmp_path, warm=None, report=progress)
     baseline = fit_baseline(data, kind="binary", budget_seconds=20)

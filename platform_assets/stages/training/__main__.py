@@ -1,6 +1,6 @@
 """The trainer's door: `python -m platform_assets.stages.training --data DIR --spec spec.json --out DIR [--warm-start checkpoint.pt]`.
 
-spec.json holds the fields of specs.model.TrainingSpec and the target's `kind`.
+spec.json holds the fields of specs.model.LearningSpec and the target's `kind`.
 """
 
 from __future__ import annotations
