@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,9 +59,12 @@ class Study:
 
     def __init__(self, url: str, name: str, *, space: Space, declared: Mapping[str, Scalar], higher_is_better: bool) -> None:
         import optuna
+        from sqlalchemy import make_url
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._space = space
+        file = make_url(url).database if url.startswith("sqlite") else None
+        self._lock = Path(f"{file}.lock") if file else None
         self._study = optuna.create_study(
             storage=optuna.storages.RDBStorage(url),
             study_name=name,
@@ -73,7 +79,8 @@ class Study:
 
     def ask(self, *, run_id: str) -> Trial:
         """Take the next set of values, in the name of a run."""
-        trial = self._study.ask()
+        with self._alone():
+            trial = self._study.ask()
         trial.set_user_attr("run_id", run_id)
         return Trial(trial, {name: _suggest(trial, name, choice) for name, choice in self._space.items()})
 
@@ -121,13 +128,24 @@ class Study:
             counts[trial.state.name.lower()] = counts.get(trial.state.name.lower(), 0) + 1
         return counts
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """SQLite has no row locks: two runs that ask at once were given the same queued trial."""
+        if self._lock is None:
+            yield
+            return
+        with self._lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _id(self, number: int) -> int:
         return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)  # noqa: SLF001
 
 
 def _suggest(trial: optuna.Trial, name: str, choice: Range | Sequence[Scalar]) -> Scalar:
     if not isinstance(choice, Range):
-        return trial.suggest_categorical(name, list(choice))
+        chosen: Scalar = trial.suggest_categorical(name, list(choice))  # type: ignore[assignment]  # None is not among the choices
+        return chosen
     if isinstance(choice.low, int) and isinstance(choice.high, int):
         return trial.suggest_int(name, choice.low, choice.high, log=choice.log)
     return trial.suggest_float(name, choice.low, choice.high, log=choice.log)
