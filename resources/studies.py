@@ -53,6 +53,10 @@ class Trial:
         self._trial.report(value, epoch)
         return self._trial.should_prune()
 
+    def keep(self, note: Mapping[str, Any]) -> None:
+        """Store what is to be found again with the trial."""
+        self._trial.set_user_attr("note", dict(note))
+
 
 class Study:
     """One search over one space. Its first trial takes the declared values, so that the best is never worse than what was declared."""
@@ -84,17 +88,16 @@ class Study:
         trial.set_user_attr("run_id", run_id)
         return Trial(trial, {name: _suggest(trial, name, choice) for name, choice in self._space.items()})
 
-    def finish(self, number: int, value: float, *, note: Mapping[str, Any]) -> None:
+    def finish(self, trial: Trial, value: float, *, note: Mapping[str, Any]) -> None:
         """Close a trial that was trained to its end; `note` (JSON) says where its network is."""
-        storage, trial_id = self._study._storage, self._id(number)  # noqa: SLF001 - a Trial object dies with its process, its number does not
-        storage.set_trial_user_attr(trial_id, "note", dict(note))
-        self._study.tell(number, value)
+        trial.keep(note)
+        self._study.tell(trial.number, value)
 
-    def prune(self, number: int) -> None:
+    def prune(self, trial: Trial) -> None:
         """Close a trial that was given up as hopeless; its epochs still teach the next ones."""
         import optuna
 
-        self._study.tell(number, state=optuna.trial.TrialState.PRUNED)
+        self._study.tell(trial.number, state=optuna.trial.TrialState.PRUNED)
 
     def fail(self, number: int, *, again: bool) -> None:
         """Close a trial that came to nothing; `again` puts its values first in the queue."""
@@ -137,9 +140,6 @@ class Study:
         with self._lock.open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-    def _id(self, number: int) -> int:
-        return self._study._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)  # noqa: SLF001
 
 
 def _suggest(trial: optuna.Trial, name: str, choice: Range | Sequence[Scalar]) -> Scalar:

@@ -36,7 +36,7 @@ def test_values_stay_within_the_space_and_keep_their_types(url):
 def test_a_study_goes_on_where_another_process_left_it(url):
     first = open_study(url)
     trial = first.ask(run_id="a")
-    first.finish(trial.number, 0.7, note={"digest": "abc"})
+    first.finish(trial, 0.7, note={"digest": "abc"})
     again = open_study(url)
     assert [(ended.number, ended.value, ended.note) for ended in again.ended()] == [(0, 0.7, {"digest": "abc"})]
     assert again.ask(run_id="b").number == 1
@@ -45,8 +45,8 @@ def test_a_study_goes_on_where_another_process_left_it(url):
 def test_the_best_trial_leads_and_pruned_ones_do_not_count(url):
     study = open_study(url)
     for value in (0.6, 0.9, 0.7):
-        study.finish(study.ask(run_id="a").number, value, note={})
-    study.prune(study.ask(run_id="a").number)
+        study.finish(study.ask(run_id="a"), value, note={})
+    study.prune(study.ask(run_id="a"))
     assert [ended.value for ended in study.ended()] == [0.9, 0.7, 0.6]
     assert study.counts() == {"complete": 3, "pruned": 1}
 
@@ -57,7 +57,7 @@ def test_a_trial_behind_the_median_is_hopeless_and_a_leading_one_is_not(url):
         trial = study.ask(run_id="a")
         for epoch in (1, 2):
             trial.is_hopeless(value, epoch=epoch)
-        study.finish(trial.number, value, note={})
+        study.finish(trial, value, note={})
     poor, good = study.ask(run_id="a"), study.ask(run_id="a")
     assert poor.is_hopeless(0.5, epoch=2)
     assert not good.is_hopeless(0.95, epoch=2)
