@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRSchedulerConfig
     from numpy.typing import NDArray
 
+    from platform_assets.networks.companions import Report
     from platform_assets.networks.plans import TrainingPlan
     from platform_assets.networks.preprocessing import Preprocessing
-    from platform_assets.networks.reporting import Report
     from platform_assets.networks.rows import Rows
     from platform_assets.specs.records import FeatureSchema
 

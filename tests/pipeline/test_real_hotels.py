@@ -15,8 +15,8 @@ from platform_assets.answers import open_model
 from platform_assets.components.step import latest_record
 from platform_assets.definitions import build_defs
 from platform_assets.measures import measure
+from platform_assets.networks.companions import open_progress
 from platform_assets.networks.plans import TrainingPlan
-from platform_assets.networks.reporting import open_progress
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.records import FeatureSchema, InForce, Ingestion, TablePin, TrainingSet, from_mapping, read_record
 from resources.home import bind_sources, prepare_home

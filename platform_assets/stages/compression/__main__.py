@@ -14,9 +14,9 @@ from pathlib import Path
 
 from platform_assets.errors import StageError
 from platform_assets.networks.checkpoint import write_json
+from platform_assets.networks.companions import open_progress
 from platform_assets.networks.plans import CompressionPlan
 from platform_assets.networks.program import read_file, run_program, use_threads
-from platform_assets.networks.reporting import open_progress
 from platform_assets.specs.records import read_record
 
 

@@ -26,8 +26,8 @@ from platform_assets.stages.compression.methods import SOFT_SHARE, CompressionRe
 
 if TYPE_CHECKING:
     from platform_assets.networks.checkpoint import Trained
+    from platform_assets.networks.companions import Report
     from platform_assets.networks.plans import CompressionPlan
-    from platform_assets.networks.reporting import Report
 
 NETWORK_METHODS = {"distil": distil.shrink, "prune": prune.shrink}
 GRAPH_METHODS = {"int8": int8.quantise}

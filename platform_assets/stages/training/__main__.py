@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from platform_assets.errors import TrainingError
+from platform_assets.networks.companions import open_progress
 from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.program import read_file, run_program
-from platform_assets.networks.reporting import open_progress
 from platform_assets.specs.records import read_record
 
 

@@ -21,8 +21,8 @@ from platform_assets.networks.rows import SPLITS, read_rows, read_schema
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from platform_assets.networks.companions import Report
     from platform_assets.networks.plans import TrainingPlan
-    from platform_assets.networks.reporting import Report
 
 IMAGE_WARP = 0.5  # accuracy on the 8 by 8 digits after 60 epochs: 0.978 unwarped, 0.982 at 0.7, 0.960 at 1.2
 

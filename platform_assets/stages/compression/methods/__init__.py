@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from platform_assets.networks.checkpoint import Trained
+    from platform_assets.networks.companions import Report
     from platform_assets.networks.fitting import Arrays
     from platform_assets.networks.plans import CompressionPlan
-    from platform_assets.networks.reporting import Report
     from platform_assets.networks.rows import Rows
 
 SOFT_SHARE = 0.7  # of a pupil's target that is the teacher's word, the rest being the labels (Hinton et al., 2015)
