@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets import keys
-from platform_assets.specs.catalogue import load_catalogue
+from platform_assets.specs.catalogue import SPECS, load_catalogue
+from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.words import default_of, reachable_specs, type_of
@@ -76,16 +77,14 @@ def _declarations() -> Iterator[str]:
     yield "expressions. Names are small letters, digits and underscores. Spans are written `90s`, `15m`, `6h`, `14d` or `2w`; a field"
     yield "without a default is required."
     yield ""
-    for spec, title in ((ModelSpec, "A model"), (DatasetSpec, "A dataset")):
+    for spec, title in ((ModelSpec, "A model"), (DatasetSpec, "A dataset"), (ComputeSpec, "The compute catalogue")):
         yield from _declaration(spec, title)
 
 
 def _declaration(spec: type[BaseModel], title: str) -> Iterator[str]:
-    from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE
-
     yield f"## {title}"
     yield ""
-    yield f"`type: {MODEL_TYPE if spec is ModelSpec else DATASET_TYPE}`"
+    yield f"`type: {next(name for name, one in SPECS.items() if one is spec)}`"
     yield ""
     for inner in reachable_specs(spec):
         yield f"### {inner.__name__}"

@@ -8,7 +8,8 @@ from typing import Any, get_origin
 from dagster.components.scaffold.scaffold import Scaffolder, ScaffoldRequest
 from pydantic import BaseModel
 
-from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE
+from platform_assets.specs.catalogue import COMPUTE_TYPE, DATASET_TYPE, MODEL_TYPE
+from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.words import choices_of, default_of, nested_specs
@@ -26,6 +27,8 @@ _EXAMPLES: Mapping[str, Any] = {
     "features": {"views": "[booking]"},
     "target": {"column": "is_canceled", "kind": "binary"},
     "training": {"architecture": "tabular_transformer"},
+    "default": "laptop",
+    "profiles": "{laptop: {cpu: 2, memory: 4Gi, price_aed_per_hour: 0.1}}",
     "source": "{kind: file, path: /data/mine.parquet}",
     "key": "row_id",
     "event_time": "happened_at",
@@ -56,6 +59,13 @@ class ModelScaffolder(_DeclarationScaffolder):
 
     type_name = MODEL_TYPE
     spec = ModelSpec
+
+
+class ComputeScaffolder(_DeclarationScaffolder):
+    """Scaffolds the compute catalogue."""
+
+    type_name = COMPUTE_TYPE
+    spec = ComputeSpec
 
 
 def render_declaration(type_name: str, spec: type[BaseModel], *, name: str) -> str:

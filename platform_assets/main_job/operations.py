@@ -187,11 +187,12 @@ def mint_token(settings: Settings, *, subject: str, scopes: list[str], minutes: 
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write the JSON schemas of both declarations; return their paths."""
-    from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE, declaration_schema
+    """Write the JSON schema of every kind of declaration; return their paths."""
+    from platform_assets.specs.catalogue import SPECS, declaration_schema
 
     paths = []
-    for name, type_name in (("dataset", DATASET_TYPE), ("model", MODEL_TYPE)):
+    for type_name, spec in SPECS.items():
+        name = spec.__name__.removesuffix("Spec").lower()
         path = folder / f"{name}.schema.json"
         write_atomically(path, json.dumps(declaration_schema(type_name), indent=2).encode())
         paths.append(path)

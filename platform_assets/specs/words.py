@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -35,6 +35,11 @@ def choices_of(annotation: Any) -> tuple[str, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return next((found for arg in get_args(annotation) if (found := choices_of(arg))), ())
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as a sentence lists them."""
+    return ", ".join(sorted(names)) or "none is declared"
 
 
 def nested_specs(annotation: Any) -> list[type[BaseModel]]:

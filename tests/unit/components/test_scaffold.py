@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from platform_assets.components.scaffold import render_declaration
-from platform_assets.specs.catalogue import DATASET_TYPE, MODEL_TYPE, load_catalogue
+from platform_assets.specs.catalogue import COMPUTE_TYPE, DATASET_TYPE, MODEL_TYPE, load_catalogue
+from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
-from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.model import Architecture, ModelSpec
 from platform_assets.specs.words import reachable_specs
 
-KINDS = pytest.mark.parametrize(("type_name", "spec"), [(MODEL_TYPE, ModelSpec), (DATASET_TYPE, DatasetSpec)])
+KINDS = pytest.mark.parametrize(("type_name", "spec"), [(MODEL_TYPE, ModelSpec), (DATASET_TYPE, DatasetSpec), (COMPUTE_TYPE, ComputeSpec)])
 
 
 @KINDS
@@ -26,10 +28,12 @@ def test_a_scaffolded_declaration_loads_beside_the_shipped_ones_as_it_is(
         target = root / path.relative_to(checkout / "platform_assets" / "defs")
         target.parent.mkdir(parents=True)
         target.write_text(path.read_text())
-    (root / "mine").mkdir()
-    (root / "mine" / "defs.yaml").write_text(render_declaration(type_name, spec, name="mine"))
+    folder = root / ("compute" if spec is ComputeSpec else "mine")  # there is one compute catalogue: the scaffolded one takes its place
+    folder.mkdir(exist_ok=True)
+    (folder / "defs.yaml").write_text(render_declaration(type_name, spec, name="mine"))
     catalogue = load_catalogue(root)
-    assert "mine" in (catalogue.models if spec is ModelSpec else catalogue.datasets)
+    found = {ModelSpec: catalogue.models, DatasetSpec: catalogue.datasets, ComputeSpec: catalogue.compute.profiles}[spec]
+    assert ("laptop" if spec is ComputeSpec else "mine") in found
 
 
 @KINDS
@@ -50,5 +54,5 @@ def test_every_field_stands_there_with_its_meaning(type_name: str, spec: type) -
 
 def test_choices_are_shown() -> None:
     text = render_declaration(MODEL_TYPE, ModelSpec, name="mine")
-    assert "One of: tabular_transformer, tabular_mlp, vision_transformer." in text
+    assert f"One of: {', '.join(get_args(Architecture))}." in text
     assert "Any of: distil, prune, int8, distil+int8, prune+int8." in text
