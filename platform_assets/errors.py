@@ -6,6 +6,7 @@ FalajError
 │   └── SourceError      a source cannot be read at all (missing file, unknown format, bad URL)
 ├── StageError           a stage could not do its work
 │   ├── TrainingError    the trainer ended without a usable checkpoint
+│   ├── LeaseError       GPUs were asked for that can never be given
 │   ├── ExportError      the exported graph does not answer as the trained network does
 │   └── ReleaseError     a bundle is incomplete, altered or of an unknown layout
 ├── ServingError         the inference server refused or did not answer
@@ -62,6 +63,10 @@ class StageError(FalajError):
 
 class TrainingError(StageError):
     """The trainer ended without a usable checkpoint."""
+
+
+class LeaseError(StageError):
+    """Slots of a pool were asked for that can never be given."""
 
 
 class ExportError(StageError):

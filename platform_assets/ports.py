@@ -5,7 +5,7 @@ Each port has a contract suite under tests/contracts that every implementation p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from platform_assets.specs.leases import Lease, LeaseAsk
     from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
+    from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
 
 
 class Clock(Protocol):
@@ -143,14 +145,74 @@ class AuditLog(Protocol):
         """Walk the chain; return its length, or raise StateError naming the first entry that does not fit."""
 
 
-class Ledger(Protocol):
-    """Wall and CPU seconds of every step."""
+class Meter(Protocol):
+    """What a measured step may say of itself while it runs."""
 
-    def measure(self, *, model: str, stage: str, run_id: str) -> AbstractContextManager[None]:
-        """Measure what happens inside, children included, and write one row."""
+    def use(self, asked: Asked) -> None:
+        """Go on with other resources: what came before is closed at its own price, as failed."""
+
+    def add(self, *, wall_seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
+        """Count time that was spent outside of this process."""
+
+    def saw(self, used: Used) -> None:
+        """Note what was really used."""
+
+    def reused(self) -> None:
+        """Say that the work had been done before."""
+
+
+class Ledger(Protocol):
+    """What every step asked for, used and cost, and what was promised to admitted runs."""
+
+    def measure(
+        self, *, model: str, stage: str, run_id: str, tenant: str = "", asked: Asked | None = None
+    ) -> AbstractContextManager[Meter]:
+        """Measure what happens inside, children included; a row stands from the first moment and is kept up to date."""
 
     def totals(self, *, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return rows {model, stage, runs, wall_seconds, cpu_seconds}."""
+        """Return rows {model, stage, runs, wall_seconds, cpu_seconds, gpu_seconds, price_aed}."""
+
+    def entries(self, month: Month) -> list[Entry]:
+        """Return every step that began in this month, oldest first."""
+
+    def history(self, model: str, *, last: int) -> list[Entry]:
+        """Return the `last` entries of each stage of a model that did their work to its end, newest first."""
+
+    def spending(self, month: Month) -> Spending:
+        """Return what is spent in this month, and promised to runs that were admitted and not settled."""
+
+    def promise(self, run_id: str, *, month: Month, judge: Callable[[Spending], Mapping[Payer, float] | None]) -> None:
+        """Let `judge` decide on what all others spent and were promised, nobody deciding beside it; what it returns is promised."""
+
+    def promised_runs(self) -> dict[str, float]:
+        """Return the runs with a promise, and when they got it (epoch seconds)."""
+
+    def settle(self, run_id: str) -> None:
+        """Forget what was promised to a run: it ended."""
+
+
+class LeaseTable(Protocol):
+    """Leases on slots of a pool (GPUs), shared by all processes that open the same table."""
+
+    dsn: str
+
+    def take(self, ask: LeaseAsk, *, seconds: float = ...) -> Lease | None:
+        """Give all the slots asked for, or None and a place in the queue, kept for `seconds`; LeaseError for what can never be given."""
+
+    def withdraw(self, ticket: str, *, pool: str) -> None:
+        """Leave the queue."""
+
+    def renew(self, token: str, *, seconds: float = ...) -> bool:
+        """Give a lease its whole time again; False where it is gone."""
+
+    def release(self, token: str, *, pool: str) -> bool:
+        """Give the slots back; False where the lease is gone already."""
+
+    def held(self, pool: str) -> list[Lease]:
+        """Return the leases in force."""
+
+    def waiting(self, pool: str) -> list[str]:
+        """Return the holders-to-be in the queue, in turn."""
 
 
 class Notifier(Protocol):

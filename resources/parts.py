@@ -93,6 +93,13 @@ class Parts:
         return SqliteLedger(self.settings.home.state)
 
     @cached_property
+    def leases(self) -> ports.LeaseTable:
+        """Who holds which GPU."""
+        from resources.leases import SqliteLeaseTable, open_leases
+
+        return open_leases(self.settings.leases) if self.settings.leases else SqliteLeaseTable(self.settings.home.leases)
+
+    @cached_property
     def notifier(self) -> ports.Notifier:
         """Log, and a webhook where one is set."""
         from resources.notifiers import build_notifier

@@ -44,6 +44,12 @@ VARIABLES = {
         Variable("FALAJ_ENV", "laptop", "Set of parts that is bound. This version has one: laptop."),
         Variable("FALAJ_DEFS", "platform_assets/defs", "Folder of declarations. Left out, the shipped ones in the checkout."),
         Variable("FALAJ_WEBHOOK_URL", "", "Receiver of notifications, as JSON by POST. Left out, they are logged alone."),
+        Variable(
+            "FALAJ_LEASES",
+            "",
+            "Table of GPU leases, where several homes or machines share GPUs: sqlite:////absolute/path or postgresql://user@host/database."
+            " Left out, SQLite in FALAJ_HOME.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
     )
@@ -97,6 +103,16 @@ class Home:
         return self.root / "state.sqlite"
 
     @property
+    def leases(self) -> Path:
+        """SQLite database of GPU leases, where FALAJ_LEASES names no other table."""
+        return self.root / "leases.sqlite"
+
+    @property
+    def trainings(self) -> Path:
+        """Folders of trainings that are not stored yet: a killed run finds its trainer and its checkpoints here."""
+        return self.root / "trainings"
+
+    @property
     def run(self) -> Path:
         """Lock and process records."""
         return self.root / "run"
@@ -128,6 +144,7 @@ class Settings:
     serve_port: int
     web_port: int
     home_is_chosen: bool = False
+    leases: str | None = None
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -151,6 +168,7 @@ def read_settings() -> Settings:
         serve_port=_read_port("FALAJ_SERVE_PORT"),
         web_port=_read_port("FALAJ_WEB_PORT"),
         home_is_chosen=_chosen("FALAJ_HOME") is not None,
+        leases=_chosen("FALAJ_LEASES"),
     )
 
 

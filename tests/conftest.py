@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres_process import find_programs, run_postgres
 
 from resources.settings import silence_telemetry
 
@@ -28,3 +30,13 @@ def real_hotels() -> Path:
     if not path.exists():
         pytest.skip(f"{path} does not exist")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """DSN of a real PostgreSQL on loopback; skips with the reason where it is not installed."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("no PostgreSQL server on this machine: install Debian's package postgresql")
+    with run_postgres(programs) as dsn:
+        yield dsn
