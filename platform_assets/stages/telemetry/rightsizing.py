@@ -1,0 +1,116 @@
+"""Right-sizing: what a profile offers against what a training used, and the declared profile that would fit better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from platform_assets.specs.compute import ComputeProfile
+from platform_assets.stages.telemetry.samples import Used
+
+HEADROOM = 1.25  # a profile fits when it offers this much of what was used
+FULL = 0.9  # more of the memory in use than this: the next training may run out of it
+BUSY_GPU = 0.8  # share of the time that GPUs are meant to work
+WAITING = 0.1  # share of the time spent waiting for data from which the cores, not the GPUs, are the narrow place
+ENOUGH_SECONDS = 60.0  # less says more about starting than about training
+Verdict = Literal["fits", "smaller", "larger", "unknown"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A verdict on a profile, the one to take instead (None: stay, or none is declared), and the sentence a person reads."""
+
+    verdict: Verdict
+    profile: str | None
+    sentence: str
+
+
+def advise(profile: str, *, profiles: Mapping[str, ComputeProfile], used: Used) -> Advice:
+    """Hold the profile that was asked for against what one node used; name the next smaller or larger declared one that fits.
+
+    Only profiles of the same place and kind are named (region, jurisdiction, spot, nodes, with GPUs or without), a smaller one only
+    where it costs no more.
+    """
+    asked = profiles[profile]
+    told = _describe(profile, asked, used)
+    if used.seconds < ENOUGH_SECONDS:
+        return Advice("unknown", None, f"{told} It ran for {used.seconds:.0f} s: too short to judge the profile by.")
+    if asked.accelerator is not None and used.gpus == 0:
+        return Advice("unknown", None, f"{told} It ran without its GPUs, so its figures do not judge the profile.")
+    alike = {name: other for name, other in profiles.items() if name != profile and _same_place(asked, other)}
+    if short := _short_of(asked, used):
+        return _larger(asked, used, alike, f"{told} It is short of {short}")
+    gpus = _gpus_needed(asked, used)
+    smaller = {
+        name: other for name, other in alike.items()
+        if _fits(other, used, gpus=gpus) and _at_least(asked, other) and other.price_aed_per_hour <= asked.price_aed_per_hour
+    }  # fmt: skip
+    if smaller:
+        best = min(smaller, key=lambda name: (smaller[name].price_aed_per_hour, _size(smaller[name])))
+        saved = asked.price_aed_per_hour - smaller[best].price_aed_per_hour
+        return Advice("smaller", best, f"{told} Take {best} instead: it fits with headroom and saves {saved:.2f} AED an hour a node.")
+    if _fits(asked, used, gpus=gpus, headroom=2 * HEADROOM) and (asked.accelerator is None or gpus < _gpus(asked)):
+        return Advice("smaller", None, f"{told} Less than half of it is needed, but no smaller profile that fits is declared.")
+    return Advice("fits", None, f"{told} The profile fits.")
+
+
+def _short_of(asked: ComputeProfile, used: Used) -> str | None:
+    """Name what ran short. A CPU training fills whatever cores there are, so that alone is no want of cores."""
+    if used.memory_bytes > FULL * asked.memory_bytes:
+        return "memory"
+    waits = (used.data_wait or 0.0) >= WAITING
+    return "cores for its data" if asked.accelerator is not None and waits and used.cpu_cores_p95 >= FULL * asked.cpu else None
+
+
+def _larger(asked: ComputeProfile, used: Used, alike: Mapping[str, ComputeProfile], told: str) -> Advice:
+    fit = {name: other for name, other in alike.items() if _at_least(other, asked) and other.memory_bytes >= HEADROOM * used.memory_bytes}
+    if _short_of(asked, used) != "memory":
+        fit = {name: other for name, other in fit.items() if other.cpu > asked.cpu}
+    if not fit:
+        return Advice("larger", None, f"{told}, and no larger profile that fits is declared.")
+    best = asked.larger if asked.larger in fit else min(fit, key=lambda name: (fit[name].price_aed_per_hour, _size(fit[name])))
+    return Advice("larger", best, f"{told}: take {best}.")
+
+
+def _gpus_needed(asked: ComputeProfile, used: Used) -> int:
+    """GPUs a node that would do the same work when busy; all of them where they stood idle for want of data."""
+    if used.gpu_utilisation is None or (used.data_wait or 0.0) >= WAITING:
+        return _gpus(asked)
+    return math.ceil(_gpus(asked) * max(used.gpu_utilisation, 0.01) / BUSY_GPU)
+
+
+def _fits(profile: ComputeProfile, used: Used, *, gpus: int, headroom: float = HEADROOM) -> bool:
+    return profile.cpu >= headroom * used.cpu_cores_p95 and profile.memory_bytes >= headroom * used.memory_bytes and _gpus(profile) >= gpus
+
+
+def _at_least(one: ComputeProfile, other: ComputeProfile) -> bool:
+    """Whether one profile has all that another has, and more of something."""
+    return _size(one) != _size(other) and all(more >= less for more, less in zip(_size(one), _size(other), strict=True))
+
+
+def _gpus(profile: ComputeProfile) -> int:
+    return profile.accelerator.count if profile.accelerator else 0
+
+
+def _size(profile: ComputeProfile) -> tuple[int, float, int]:
+    return _gpus(profile), profile.cpu, profile.memory_bytes
+
+
+def _same_place(one: ComputeProfile, other: ComputeProfile) -> bool:
+    return (one.region, one.jurisdiction, one.spot, one.nodes, one.accelerator is None) == (
+        other.region, other.jurisdiction, other.spot, other.nodes, other.accelerator is None,
+    )  # fmt: skip
+
+
+def _describe(name: str, asked: ComputeProfile, used: Used) -> str:
+    gib = 2**30
+    said = (
+        f"{name} offers {asked.cpu:g} cores and {asked.memory_bytes / gib:.1f} GiB a node; used were {used.cpu_cores_mean:.1f} cores "
+        f"(95 % of the time at most {used.cpu_cores_p95:.1f}) and {used.memory_bytes / gib:.2f} GiB"
+    )
+    if used.gpu_utilisation is not None:
+        memory = f" and {used.gpu_memory_bytes / gib:.1f} GiB of each" if used.gpu_memory_bytes is not None else ""
+        said += f", its GPUs ({_gpus(asked)} a node) for {used.gpu_utilisation:.0%} of the time{memory}"
+    return f"{said}."
