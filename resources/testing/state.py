@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import sqlite3
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.audit import GENESIS, check_chain, hash_entry
 from resources.clock import to_naive_utc
-from resources.ledger import cpu_seconds
+from resources.ledger import BEAT_SECONDS, SCHEMA, Ledger, SqliteUnit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,31 +68,22 @@ class MemoryAuditLog:
         return check_chain(iter(self._chain), head=self._head)
 
 
-class MemoryLedger:
-    """Rows in a list."""
+class MemoryLedger(Ledger):
+    """The same rules, in a database that is gone with this object."""
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[float, str, str, float, float]] = []
+    def __init__(self, *, beat_seconds: float = BEAT_SECONDS) -> None:
+        super().__init__(beat_seconds=beat_seconds)
+        self._connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._connection.executescript(SCHEMA)
+        self._lock = threading.RLock()
 
     @contextmanager
-    def measure(self, *, model: str, stage: str, run_id: str) -> Iterator[None]:  # noqa: ARG002  (the port's signature)
-        """Measure what happens inside."""
-        wall, cpu = time.perf_counter(), cpu_seconds()
-        try:
-            yield
-        finally:
-            self._rows.append((time.time(), model, stage, time.perf_counter() - wall, cpu_seconds() - cpu))
+    def opened(self) -> Iterator[SqliteUnit]:
+        """Use the one connection, alone."""
+        with self._lock:
+            yield SqliteUnit(self._connection)
 
-    def totals(self, *, since: float = 0.0) -> list[dict[str, Any]]:
-        """Return sums by model and stage."""
-        sums: dict[tuple[str, str], dict[str, Any]] = {}
-        for at, model, stage, wall, cpu in self._rows:
-            if at >= since:
-                row = sums.setdefault((model, stage), {"model": model, "stage": stage, "runs": 0, "wall_seconds": 0.0, "cpu_seconds": 0.0})
-                row["runs"] += 1
-                row["wall_seconds"] += wall
-                row["cpu_seconds"] += cpu
-        return sorted(sums.values(), key=lambda row: row["model"])
+    alone = opened
 
 
 @dataclass(frozen=True)

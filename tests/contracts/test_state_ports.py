@@ -1,11 +1,8 @@
-"""What every clock, ledger and notifier promises."""
+"""What every clock and notifier promises."""
 
 import http.server
 import logging
-import subprocess
-import sys
 import threading
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -13,19 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resources.clock import SqliteClock
-from resources.ledger import SqliteLedger
 from resources.notifiers import LogNotifier, Notifiers, WebhookNotifier
-from resources.testing.state import MemoryClock, MemoryLedger, RecordingNotifier
+from resources.testing.state import MemoryClock, RecordingNotifier
 
 
 @pytest.fixture(params=["sqlite", "memory"])
 def clock(request, tmp_path):
     return SqliteClock(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryClock()
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def ledger(request, tmp_path):
-    return SqliteLedger(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryLedger()
 
 
 def test_a_clock_never_moved_shows_the_wall_clock(clock):
@@ -61,26 +52,6 @@ def test_a_clock_stands_at_the_latest_time_it_was_told_in_any_order(times):
 def test_a_clock_is_kept_for_the_next_process(tmp_path):
     SqliteClock(tmp_path / "state.sqlite").advance("hotels", datetime(2016, 7, 1))
     assert SqliteClock(tmp_path / "state.sqlite").now("hotels") == datetime(2016, 7, 1)
-
-
-def test_a_ledger_sums_by_model_and_stage_and_counts_failed_steps_too(ledger):
-    with ledger.measure(model="m", stage="trained", run_id="1"):
-        sum(range(400_000))
-    with pytest.raises(ValueError), ledger.measure(model="m", stage="trained", run_id="2"):
-        raise ValueError
-    with ledger.measure(model="n", stage="trained", run_id="3"):
-        pass
-    first, second = ledger.totals()
-    assert (first["model"], first["stage"], first["runs"], second["model"]) == ("m", "trained", 2, "n")
-    assert first["wall_seconds"] > 0
-    assert first["cpu_seconds"] > 0
-    assert ledger.totals(since=time.time() + 60) == []
-
-
-def test_a_ledger_counts_the_cpu_of_children(ledger):
-    with ledger.measure(model="m", stage="child", run_id="1"):
-        subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
-    assert ledger.totals()[0]["cpu_seconds"] > 0.05
 
 
 class _Receiver(http.server.BaseHTTPRequestHandler):
