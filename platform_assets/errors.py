@@ -6,6 +6,8 @@ FalajError
 │   └── SourceError      a source cannot be read at all (missing file, unknown format, bad URL)
 ├── StageError           a stage could not do its work
 │   ├── TrainingError    the trainer ended without a usable checkpoint
+│   │   ├── DivergedError   the loss was not finite, again after the learning rate was lowered
+│   │   └── PreemptedError  the trainer was asked to end early; its state is saved and a new start goes on
 │   ├── LeaseError       GPUs were asked for that can never be given
 │   ├── ExportError      the exported graph does not answer as the trained network does
 │   └── ReleaseError     a bundle is incomplete, altered or of an unknown layout
@@ -63,6 +65,14 @@ class StageError(FalajError):
 
 class TrainingError(StageError):
     """The trainer ended without a usable checkpoint."""
+
+
+class DivergedError(TrainingError):
+    """The training loss was not finite, again after the learning rate was lowered."""
+
+
+class PreemptedError(TrainingError):
+    """The trainer was asked to end early; its state is saved and a new start goes on."""
 
 
 class LeaseError(StageError):
