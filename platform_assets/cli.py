@@ -195,7 +195,7 @@ def token(
 
 
 @app.command()
-def schema(folder: Annotated[Path, typer.Argument(help="Folder for dataset.schema.json and model.schema.json.")] = Path()) -> None:
+def schema(folder: Annotated[Path, typer.Argument(help="Folder for compute.schema.json, dataset.schema.json and model.schema.json.")] = Path()) -> None:
     """Write the declarations' JSON schemas, for editors."""
     from platform_assets.main_job import operations
 
@@ -214,14 +214,15 @@ def check() -> None:
 
 @app.command()
 def bench(
-    area: Annotated[str, typer.Argument(help="pipeline")] = "pipeline",
+    area: Annotated[str, typer.Argument(help="pipeline or training")] = "pipeline",
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
     """Measure, and say what was measured."""
-    from platform_assets.main_job import benchmark, tables
+    from platform_assets.main_job import tables
+    from platform_assets.main_job.bench import suite
 
-    value = benchmark.run_area(area, quick=quick, console=console)
+    value = suite.run_area(area, quick=quick, console=console)
     tables.print_benchmark(value, console)
     _write(json_file, value)
 

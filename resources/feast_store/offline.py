@@ -1,7 +1,8 @@
-"""Feast's offline store over Delta: point-in-time joins in DuckDB. Feast loads this module by its dotted path.
+"""Feast's offline store over Delta: point-in-time joins in Arrow and numpy. Feast loads this module by its dotted path.
 
-The join runs on keys and times alone and answers with row numbers; values are then taken by Arrow, so every type comes through unchanged
-and wide columns (images) never enter the join. Every entity row is kept, in order, repeats included: Feast's dask store drops repeats.
+The join (`asof`) runs on keys and times alone and answers with row numbers; values are then taken by Arrow, so every type comes through
+unchanged and wide columns (images) never enter the join. Every entity row is kept, in order, repeats included: Feast's dask store drops
+repeats.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
 from feast.repo_config import FeastConfigBaseModel
 from feast.utils import to_naive_utc
 
+from resources.feast_store.asof import STAMP, Timeline, newest_not_after, newest_of_each
 from resources.feast_store.source import DeltaSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
     from feast.data_source import DataSource
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 _EVENT = "event_timestamp"
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 all times here are naive UTC
-_STAMP = pa.timestamp("us")
-
-# Ties on the event time go to the newest creation time, then to the later row of the table.
-_NEWEST_FIRST = "ORDER BY created DESC NULLS LAST, row DESC"
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):
@@ -126,11 +123,9 @@ class DeltaOfflineStore(OfflineStore):
 
         def run() -> pa.Table:
             rows = everything.to_arrow()
-            keys = _key_table(rows, join_key_columns, timestamp_field=timestamp_field, created=created_timestamp_column)
-            partition = ", ".join(f"k{number}" for number in range(len(join_key_columns))) or "1"
-            order = f"{_NEWEST_FIRST.replace('ORDER BY', 'ORDER BY stamp DESC,')}"
-            query = f"SELECT row FROM keys QUALIFY row_number() OVER (PARTITION BY {partition} {order}) = 1 ORDER BY row"  # noqa: S608 our own names
-            return rows.take(_query(query, keys=keys)["row"])
+            return rows.take(
+                newest_of_each(_timeline(rows, join_key_columns, timestamp_field=timestamp_field, created=created_timestamp_column))
+            )
 
         return DeltaRetrievalJob(run)
 
@@ -152,9 +147,9 @@ class DeltaOfflineStore(OfflineStore):
             rows = _delta(data_source).read([*join_key_columns, *feature_name_columns, timestamp_field, *created])
             stamps = _stamps(rows[timestamp_field])
             if start_date is not None:
-                kept = pc.greater_equal(stamps, pa.scalar(to_naive_utc(start_date), _STAMP))
+                kept = pc.greater_equal(stamps, pa.scalar(to_naive_utc(start_date), STAMP))
                 rows, stamps = rows.filter(kept), stamps.filter(kept)
-            return rows if end_date is None else rows.filter(pc.less_equal(stamps, pa.scalar(to_naive_utc(end_date), _STAMP)))
+            return rows if end_date is None else rows.filter(pc.less_equal(stamps, pa.scalar(to_naive_utc(end_date), STAMP)))
 
         return DeltaRetrievalJob(run)
 
@@ -195,51 +190,32 @@ def _join(entities: pa.Table, *, view: FeatureView, wanted: Sequence[str], event
     created = source.created_timestamp_column or None
     rows = source.read([*keys, *wanted, source.timestamp_field, *([created] if created else [])])
     if since is not None:
-        rows = rows.filter(pc.greater_equal(_stamps(rows[source.timestamp_field]), pa.scalar(since, _STAMP)))
-    left = _key_table(entities, list(keys.values()), timestamp_field=event_column)
-    right = _key_table(rows, list(keys), timestamp_field=source.timestamp_field, created=created)
-    names = [f"k{number}" for number in range(len(keys))]
-    partition = ", ".join([*names, "stamp"])
-    on = " AND ".join([*(f"l.{name} = r.{name}" for name in names), "l.stamp >= r.stamp"])
+        rows = rows.filter(pc.greater_equal(_stamps(rows[source.timestamp_field]), pa.scalar(since, STAMP)))
+    left = _timeline(entities, keys.values(), timestamp_field=event_column)
+    right = _timeline(rows, keys, timestamp_field=source.timestamp_field, created=created)
     ttl = int((view.ttl or timedelta()) / timedelta(microseconds=1))
-    fresh = f"CASE WHEN epoch_us(l.stamp) - epoch_us(r.stamp) <= {ttl} THEN r.row END" if ttl else "r.row"
-    # Every name and number in this text is ours; no value of the data enters it.
-    query = f"""
-        WITH r AS (SELECT * FROM feature_rows QUALIFY row_number() OVER (PARTITION BY {partition} {_NEWEST_FIRST}) = 1)
-        SELECT {fresh} AS row FROM entity_rows l ASOF LEFT JOIN r ON {on} ORDER BY l.row
-    """  # noqa: S608
-    return rows.select(list(wanted)).take(_query(query, entity_rows=left, feature_rows=right)["row"])
+    return rows.select(list(wanted)).take(newest_not_after(left, right, ttl_microseconds=ttl))
 
 
 def _entity_rows(views: Sequence[FeatureView], *, since: datetime, until: datetime | None) -> pa.Table:
     keys = {tuple(_join_keys(view)) for view in views}
     if len(keys) != 1 or until is None:
         raise ValueError("without entity rows, the views must share their keys and an end date is needed; give entity rows instead")
-    columns, end = list(keys.pop()), pa.scalar(to_naive_utc(until), _STAMP)
+    columns, end = list(keys.pop()), pa.scalar(to_naive_utc(until), STAMP)
     seen = []
     for view in views:
         source = _delta(view.batch_source)
         rows = source.read([*columns, source.timestamp_field])
         stamps = _stamps(rows[source.timestamp_field])
-        inside = pc.and_(pc.greater_equal(stamps, pa.scalar(since, _STAMP)), pc.less_equal(stamps, end))
+        inside = pc.and_(pc.greater_equal(stamps, pa.scalar(since, STAMP)), pc.less_equal(stamps, end))
         seen.append(rows.filter(inside).select(columns))
     distinct = pa.concat_tables(seen).group_by(columns).aggregate([]).sort_by([(column, "ascending") for column in columns])
     return distinct.append_column(_EVENT, pa.repeat(end, distinct.num_rows))
 
 
-def _key_table(rows: pa.Table, keys: Sequence[str], *, timestamp_field: str, created: str | None = None) -> pa.Table:
-    """Row numbers, keys as text, times as naive UTC microseconds: all that a join looks at."""
-    text = {f"k{number}": rows[key].cast(pa.string()) for number, key in enumerate(keys)}
-    stamps = _stamps(rows[created]) if created else pa.nulls(rows.num_rows, _STAMP)
-    return pa.table({"row": pa.array(range(rows.num_rows), pa.int64()), **text, "stamp": _stamps(rows[timestamp_field]), "created": stamps})
+def _timeline(rows: pa.Table, keys: Iterable[str], *, timestamp_field: str, created: str | None = None) -> Timeline:
+    return Timeline([rows[key] for key in keys], rows[timestamp_field], rows[created] if created else None)
 
 
 def _stamps(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(_STAMP)  # a zone is dropped, the UTC instant stays
-
-
-def _query(query: str, **tables: pa.Table) -> pa.Table:
-    with duckdb.connect() as connection:
-        for name, table in tables.items():
-            connection.register(name, table)
-        return connection.sql(query).to_arrow_table()
+    return column.cast(STAMP)  # a zone is dropped, the UTC instant stays

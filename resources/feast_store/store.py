@@ -105,6 +105,12 @@ class FeastFeatureStore:
         joined = job.to_arrow()
         return pa.table({feature.name: joined[f"{feature.view}__{feature.name}"] for feature in features})
 
+    def open_feast(self, views: Sequence[ViewTable]) -> feast.FeatureStore:
+        """Return Feast's own `FeatureStore`, with these views registered at exactly their pinned versions."""
+        with self._held():
+            self._register(views)
+            return self._store()
+
     def _register(self, views: Sequence[ViewTable]) -> None:
         from feast.errors import FeatureViewNotFoundException
 

@@ -1,0 +1,26 @@
+"""The areas of the suite, and one run of an area."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from platform_assets.errors import FalajError
+from platform_assets.main_job.bench.core import describe_machine
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+AREAS = {"pipeline": ("pipeline",), "training": ("feast_join",)}  # modules of this room, by area
+
+
+def run_area(area: str, *, quick: bool, console: Console) -> dict[str, Any]:
+    """Run one area of the benchmark suite; rows that fall short are returned too."""
+    if area not in AREAS:
+        raise FalajError(f"bench {area!r}: there is no such area; this version has: {', '.join(AREAS)}.")
+    rows = []
+    for name in AREAS[area]:
+        rows += import_module(f"platform_assets.main_job.bench.{name}").measure(quick=quick, console=console)
+    command = f"falaj bench {area}{' --quick' if quick else ''}"
+    return {"area": area, "date": f"{datetime.now(tz=UTC):%Y-%m-%d}", "machine": describe_machine(), "command": command, "rows": rows}
