@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Protocol
 
 from platform_assets.errors import StateError
@@ -34,7 +35,9 @@ CREATE TABLE IF NOT EXISTS spending (
     profile TEXT NOT NULL, region TEXT NOT NULL, price_aed_per_hour DOUBLE PRECISION NOT NULL, nodes INTEGER NOT NULL,
     cpu DOUBLE PRECISION, memory_bytes BIGINT, gpus INTEGER NOT NULL,
     began DOUBLE PRECISION NOT NULL, wall_seconds DOUBLE PRECISION NOT NULL, cpu_seconds DOUBLE PRECISION NOT NULL, outcome TEXT NOT NULL,
-    peak_rss_bytes BIGINT, gpu_utilisation DOUBLE PRECISION, peak_gpu_memory_bytes BIGINT, beat DOUBLE PRECISION NOT NULL);
+    peak_rss_bytes BIGINT, gpu_utilisation DOUBLE PRECISION, peak_gpu_memory_bytes BIGINT, peak_memory_bytes BIGINT,
+    cpu_cores_mean DOUBLE PRECISION, cpu_cores_p95 DOUBLE PRECISION, gpus_seen INTEGER, data_wait DOUBLE PRECISION,
+    seconds_watched DOUBLE PRECISION, beat DOUBLE PRECISION NOT NULL);
 CREATE INDEX IF NOT EXISTS spending_model ON spending (model, stage, began);
 CREATE INDEX IF NOT EXISTS spending_began ON spending (began);
 CREATE INDEX IF NOT EXISTS spending_run ON spending (run_id);
@@ -44,7 +47,8 @@ CREATE TABLE IF NOT EXISTS promises (
 """
 _FIELDS = (
     "run_id, tenant, model, stage, profile, region, price_aed_per_hour, nodes, cpu, memory_bytes, gpus, began, wall_seconds, "
-    "cpu_seconds, outcome, peak_rss_bytes, gpu_utilisation, peak_gpu_memory_bytes"
+    "cpu_seconds, outcome, peak_rss_bytes, gpu_utilisation, peak_gpu_memory_bytes, peak_memory_bytes, cpu_cores_mean, cpu_cores_p95, "
+    "gpus_seen, data_wait, seconds_watched"
 )
 _PRICE = "price_aed_per_hour * nodes * wall_seconds / 3600.0"
 
@@ -134,12 +138,12 @@ class Meter:
     def _write(self, outcome: Outcome, *, living: float = 0.0) -> None:
         wall = time.perf_counter() - self._wall + self._more_wall
         cpu = cpu_seconds() - self._cpu + self._more_cpu + living
-        used = self._used
         with self._ledger.opened() as unit:
             unit.run(
                 "UPDATE spending SET wall_seconds = ?, cpu_seconds = ?, outcome = ?, beat = ?, "
-                "peak_rss_bytes = ?, gpu_utilisation = ?, peak_gpu_memory_bytes = ? WHERE id = ?",
-                wall, cpu, outcome, time.time(), used.peak_rss_bytes, used.gpu_utilisation, used.peak_gpu_memory_bytes, self._id,
+                "peak_rss_bytes = ?, gpu_utilisation = ?, peak_gpu_memory_bytes = ?, peak_memory_bytes = ?, cpu_cores_mean = ?, "
+                "cpu_cores_p95 = ?, gpus_seen = ?, data_wait = ?, seconds_watched = ? WHERE id = ?",
+                wall, cpu, outcome, time.time(), *astuple(self._used), self._id,
             )  # fmt: skip
 
 

@@ -34,11 +34,22 @@ class Asked:
 
 @dataclass(frozen=True)
 class Used:
-    """What was seen of a step while it ran; None where nobody looked."""
+    """What was seen of a step while it ran; None where nobody looked. Cores and memory are of the node that used most.
+
+    `peak_memory_bytes` leaves mapped files out (the kernel takes their pages back when memory runs short), `cpu_cores_p95` was
+    exceeded in 5 % of the time, `gpus` were seen over all nodes, `data_wait` is the share of the time spent waiting for data,
+    `seconds` is how long it was watched.
+    """
 
     peak_rss_bytes: int | None = None
     gpu_utilisation: float | None = None
     peak_gpu_memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    cpu_cores_mean: float | None = None
+    cpu_cores_p95: float | None = None
+    gpus: int | None = None
+    data_wait: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_an_entry_says_who_paid_for_what_and_what_it_used(ledger):
 
 def test_nobody_looked_is_not_nil(ledger):
     spend(ledger, wall=1)
-    assert ledger.entries(NOW)[0].used == Used(None, None, None)
+    assert ledger.entries(NOW)[0].used == Used()
 
 
 def test_a_retry_on_other_resources_is_an_entry_of_its_own_at_its_own_price(ledger):

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from platform_assets.specs.records import read_record
+from platform_assets.specs.spending import Used
 
 FILES = "telemetry*.jsonl"
 
@@ -75,27 +76,8 @@ def _parse(line: bytes) -> Sample | None:
         return None
 
 
-@dataclass(frozen=True)
-class Used:
-    """What a training really used of one node (the one that used most), and of each GPU on average.
-
-    `memory_bytes` is the peak without mapped files where that is known: the kernel takes pages of files back when memory runs short.
-    """
-
-    seconds: float
-    cpu_cores_mean: float
-    cpu_cores_p95: float
-    memory_bytes: int
-    rss_bytes: int
-    gpus: int
-    gpu_utilisation: float | None
-    gpu_memory_bytes: int | None
-    samples_per_second: float | None
-    data_wait: float | None
-
-
 def sum_up(samples: Sequence[Sample]) -> Used | None:
-    """What was used over all samples; None where there are none. Processes of a node are added up."""
+    """What was used over all samples (in order of time); None where there are none. Processes of a node are added up."""
     if not samples:
         return None
     nodes = sorted({sample.node for sample in samples})
@@ -105,16 +87,20 @@ def sum_up(samples: Sequence[Sample]) -> Used | None:
     gpus = [(sample.node, gpu) for sample in samples for gpu in sample.gpus]
     utilisations = [gpu.utilisation for _, gpu in gpus if gpu.utilisation is not None]
     memories = [gpu.memory_bytes for _, gpu in gpus if gpu.memory_bytes is not None]
-    rates = _per_moment(samples, "samples_per_second")
     waits = [sample.data_wait for sample in samples if sample.data_wait is not None]
     return Used(
-        seconds=samples[-1].at - samples[0].at,
+        peak_rss_bytes=max(rss for _, rss in peaks.values()), peak_memory_bytes=max(private for private, _ in peaks.values()),
         cpu_cores_mean=fmean(cores[busiest]), cpu_cores_p95=_quantile(cores[busiest], 0.95),
-        memory_bytes=max(private for private, _ in peaks.values()), rss_bytes=max(rss for _, rss in peaks.values()),
-        gpus=len({(node, gpu.index) for node, gpu in gpus}),
-        gpu_utilisation=fmean(utilisations) if utilisations else None, gpu_memory_bytes=max(memories, default=None),
-        samples_per_second=fmean(rates) if rates else None, data_wait=fmean(waits) if waits else None,
+        gpus=len({(node, gpu.index) for node, gpu in gpus}), gpu_utilisation=fmean(utilisations) if utilisations else None,
+        peak_gpu_memory_bytes=max(memories, default=None), data_wait=fmean(waits) if waits else None,
+        seconds=samples[-1].at - samples[0].at,
     )  # fmt: skip
+
+
+def samples_per_second(samples: Sequence[Sample]) -> float | None:
+    """Rows learned from each second, all processes together, mean over the time in which they learned; None where nobody counted."""
+    rates = _per_moment(samples, "samples_per_second")
+    return fmean(rates) if rates else None
 
 
 def _per_moment(samples: Iterable[Sample], figure: str, *, scale: float = 1.0) -> list[float]:
