@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from platform_assets.errors import LeaseError, StateError
 from platform_assets.specs.leases import Lease, LeaseAsk
-from platform_assets.stages.training.heartbeat import POSTGRESQL, SQLITE, LeaseFile, boot_id, boot_time, connect_postgresql, renew
+from platform_assets.stages.training.heartbeat import POSTGRESQL, SQLITE, LeaseFile, boot_id, boot_time, connect, connect_postgresql, renew
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class _LeaseTable:
 
     def renew(self, token: str, *, seconds: float = LEASE_SECONDS) -> bool:
         """Give the lease its whole time again; False where it is gone."""
-        with self._reaching():
-            return renew(LeaseFile(self.dsn, token, seconds))
+        with self._reaching(), closing(connect(self.dsn)) as connection:
+            return renew(connection, LeaseFile(self.dsn, token, seconds))
 
     def release(self, token: str, *, pool: str) -> bool:
         """Give the slots back; False where the lease is gone already."""
@@ -182,7 +182,7 @@ class SqliteLeaseTable(_LeaseTable):
     @contextmanager
     def _alone(self, pool: str) -> Iterator[_Unit]:
         del pool  # one writer a file
-        with self._reaching(), open_state(self._path, schema=_SCHEMA) as connection, write_alone(connection):
+        with self._reaching(), open_state(self._path, schema=_SCHEMA, durable=False) as connection, write_alone(connection):
             yield _SqliteUnit(connection, self._clock(), boot_id())
 
     @contextmanager

@@ -15,17 +15,17 @@ BUSY_SECONDS = 30.0
 
 
 @contextmanager
-def open_state(path: Path, *, schema: str) -> Iterator[sqlite3.Connection]:
+def open_state(path: Path, *, schema: str, durable: bool = True) -> Iterator[sqlite3.Connection]:
     """Open the state file, with the caller's tables in it, for one unit of work.
 
     A connection a use: safe across threads and forks, and nothing is held when the process is killed. Writers queue for
-    up to BUSY_SECONDS; each commit is on disk before it is answered.
+    up to BUSY_SECONDS; each commit is on disk before it is answered, unless what is written means nothing after a restart of the machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         _use_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.executescript(schema)
         yield connection
     finally:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from platform_assets.errors import LeaseError, StateError
 from platform_assets.specs.leases import LeaseAsk
-from platform_assets.stages.training.heartbeat import SQLITE, LeaseFile, connect_postgresql, renew
+from platform_assets.stages.training.heartbeat import SQLITE, connect_postgresql
 from resources.leases import PostgresLeaseTable, SqliteLeaseTable, open_leases
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,6 @@ def test_a_stale_token_renews_nothing_once_the_slots_are_anothers(table, pool):
     let_it_run_out(table, stale.token)
     new = table.take(ask(pool, 4))
     assert not table.renew(stale.token)
-    assert not renew(LeaseFile(table.dsn, stale.token, 20))
     assert not table.release(stale.token, pool=pool)
     assert [lease.token for lease in table.held(pool)] == [new.token]
 

@@ -53,31 +53,38 @@ def boot_id() -> str:
 
 
 def connect_postgresql(dsn: str) -> Any:
-    """Open a connection on which no statement outlasts 5 s; the driver is loaded only where a lease asks for it."""
+    """Open a connection on which nothing lasts long; the driver is loaded only where a lease asks for it."""
     import psycopg2
 
-    return psycopg2.connect(dsn, connect_timeout=5, options="-c statement_timeout=5000", keepalives_idle=5, keepalives_interval=2)
+    # A process that is stopped in the middle of something must not stop everybody else.
+    limits = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000"
+    return psycopg2.connect(dsn, connect_timeout=5, options=limits, keepalives_idle=5, keepalives_interval=2)
 
 
-def renew(lease: LeaseFile) -> bool:
+def connect(dsn: str) -> Any:
+    """Open the table of leases for renewals. Raises sqlite3.Error or psycopg2.Error where it cannot be reached."""
+    if not dsn.startswith(SQLITE):
+        connection = connect_postgresql(dsn)
+        connection.autocommit = True  # begun and ended by the server: no row stays locked by a process that is stopped
+        return connection
+    file = Path(dsn.removeprefix(SQLITE)).as_uri()
+    # Made in one thread and used in another, never in two at once.
+    connection = sqlite3.connect(f"{file}?mode=rw", uri=True, timeout=5, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous=NORMAL")  # no wait for the disk while the file is locked; a restart ends every lease anyway
+    return connection
+
+
+def renew(connection: Any, lease: LeaseFile) -> bool:
     """Give the lease its whole time again; False where it is gone: it ran out and another took the place, or it was given back.
 
-    A lease that ran out while nobody else wanted it comes to life again. Raises sqlite3.Error or psycopg2.Error (an unreachable table).
+    A lease that ran out while nobody else wanted it comes to life again. Raises sqlite3.Error or psycopg2.Error.
     """
+    cursor = connection.cursor()
     if lease.dsn.startswith(SQLITE):
-        file = Path(lease.dsn.removeprefix(SQLITE)).as_uri()
-        connection = sqlite3.connect(f"{file}?mode=rw", uri=True, timeout=5, isolation_level=None)
-        try:
-            return connection.execute(_RENEW_SQLITE, (boot_time() + lease.seconds, boot_id(), lease.token)).rowcount == 1
-        finally:
-            connection.close()
-    connection = connect_postgresql(lease.dsn)
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(_RENEW_POSTGRESQL, (lease.seconds, lease.token))
-            return bool(cursor.rowcount == 1)
-    finally:
-        connection.close()
+        cursor.execute(_RENEW_SQLITE, (boot_time() + lease.seconds, boot_id(), lease.token))
+    else:
+        cursor.execute(_RENEW_POSTGRESQL, (lease.seconds, lease.token))
+    return bool(cursor.rowcount == 1)
 
 
 def ask_this_process_to_stop() -> None:
@@ -92,12 +99,15 @@ class Heartbeat:
         self._lease = lease
         self._on_lost = on_lost
         self._over = threading.Event()
+        self._connection: Any = None  # kept open: the last one to close an SQLite file would have to tidy it up, and lock it for that
         self.lost = False
         self.sentence = ""
-        self._thread = threading.Thread(target=self._beat, name="lease heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="lease heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to renew, at once and then every quarter of the time to live."""
+        """Renew at once, before this returns, and then every quarter of the time to live."""
+        self._safe_until = boot_time() + self._lease.seconds
+        self._beat()
         self._thread.start()
 
     def stop(self) -> None:
@@ -105,29 +115,39 @@ class Heartbeat:
         self._over.set()
         self._thread.join(timeout=self._lease.seconds)
 
+    def _run(self) -> None:
+        while not self.lost and not self._over.wait(self._lease.seconds / BEATS):
+            self._beat()
+        self._disconnect()
+
     def _beat(self) -> None:
-        pause = self._lease.seconds / BEATS
-        safe_until = boot_time() + self._lease.seconds
-        while not self.lost:
-            held = self._try_to_renew()
-            if held:
-                safe_until = boot_time() + self._lease.seconds
-            elif held is False or boot_time() + pause > safe_until:
-                self._lose("it was given to another" if held is False else f"its table was out of reach for {self._lease.seconds:g} s")
-            if self._over.wait(pause):
-                return
+        held = self._try_to_renew()
+        if held:
+            self._safe_until = boot_time() + self._lease.seconds
+        elif held is False:
+            self._lose("it was given to another")
+        elif boot_time() + self._lease.seconds / BEATS > self._safe_until:
+            self._lose(f"its table was out of reach for {self._lease.seconds:g} s")
 
     def _try_to_renew(self) -> bool | None:
-        """None: the table could not be asked."""
+        """None: the table could not be asked, and the next beat connects anew."""
         errors: list[type[Exception]] = [sqlite3.Error]
         if not self._lease.dsn.startswith(SQLITE):
             import psycopg2
 
             errors.append(psycopg2.Error)
         try:
-            return renew(self._lease)
+            if self._connection is None:
+                self._connection = connect(self._lease.dsn)
+            return renew(self._connection, self._lease)
         except tuple(errors):
+            self._disconnect()
             return None
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _lose(self, why: str) -> None:
         self.lost, self.sentence = True, f"The lease on the GPUs is lost: {why}."
