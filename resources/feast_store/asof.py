@@ -1,6 +1,6 @@
 """Point-in-time matching in numpy: for a moment of a key, the newest row not after it. Keys and times in, row numbers out.
 
-Key and time become one integer, so one sort and one binary search in sorted order do what an ASOF join does, with a third of its CPU.
+Key and time become one integer, so one sort and one binary search in sorted order do what an ASOF join does, with less CPU.
 Ties on the event time go to the newest creation time, then to the later row.
 """
 

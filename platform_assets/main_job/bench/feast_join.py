@@ -129,7 +129,7 @@ def join_ours(folder: Path) -> Callable[[], pa.Table]:
         pin = tables.pin(f"view{number}")
         if pin is None:
             raise FalajError(f"bench: table view{number} is not in {folder}; write the inputs first")
-        kinds = dict[str, FeatureKind].fromkeys((f"v{number}_{column}" for column in range(COLUMNS)), "numeric")
+        kinds: dict[str, FeatureKind] = {f"v{number}_{column}": "numeric" for column in range(COLUMNS)}
         views.append(ViewTable(name=f"view{number}", entity="entity", kinds=kinds, pin=pin))
     store = FeastFeatureStore(folder / "feast", tables=tables).open_feast(views)
     entities = pq.read_table(folder / "entities.parquet")
