@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from platform_assets.specs.catalogue import Catalogue, load_catalogue
+from platform_assets.errors import SpecError
+from platform_assets.specs.catalogue import Catalogue, read_catalogue
+from platform_assets.stages.governance.residency import check_residency
 from resources.home import read_sources
 from resources.settings import read_settings
 
@@ -13,7 +15,13 @@ from resources.settings import read_settings
 @lru_cache(maxsize=4)
 def load_tree(root: Path) -> Catalogue:
     """Read a tree of declarations with this home's provided sources; raise SpecError with every fault."""
-    return load_catalogue(root).provide(read_sources(read_settings().home))
+    catalogue, faults = read_catalogue(root)
+    if not faults:
+        catalogue = catalogue.provide(read_sources(read_settings().home))
+    faults += check_residency(catalogue)
+    if faults:
+        raise SpecError(sorted(faults, key=lambda fault: (fault.file, fault.field)))
+    return catalogue
 
 
 def catalogue_of(defs_module_path: Path) -> Catalogue:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -64,6 +64,12 @@ class Catalogue:
         name = profile_name(self.models[model], state, compute=self.compute)
         return name, self.compute.profiles[name]
 
+    def profile_of_asset(self, key: Sequence[str]) -> tuple[str, ComputeProfile]:
+        """Return the profile that an asset runs on, and its name; whatever is no state of a declared model runs on the default."""
+        if key[0] == "model" and key[1] in self.models:
+            return self.profile_of(key[1], key[-1])
+        return self.compute.default, self.compute.profiles[self.compute.default]
+
 
 def _provided(catalogue: Catalogue) -> str:
     names = [name for name, dataset in catalogue.datasets.items() if dataset.source.kind == "provided"]
@@ -90,6 +96,14 @@ class _Loader(yaml.SafeLoader):
 
 def load_catalogue(root: Path) -> Catalogue:
     """Read every `defs.yaml` below `root`; raise SpecError with every fault of every file."""
+    catalogue, faults = read_catalogue(root)
+    if faults:
+        raise SpecError(faults)
+    return catalogue
+
+
+def read_catalogue(root: Path) -> tuple[Catalogue, list[Fault]]:
+    """Read what can be read below `root`, and every fault of every file; with any, what is at fault is lacking, even all profiles."""
     faults: list[Fault] = []
     found: list[Declared] = []
     if not root.is_dir():
@@ -98,15 +112,9 @@ def load_catalogue(root: Path) -> Catalogue:
         name = str(path.relative_to(root.parent))
         found.append(_read_file(path, name, faults.append))
     catalogue = _collect(found, faults.append)
-    compute_is_known = all(one.spec is not None for one in found if one.type_name == COMPUTE_TYPE)
     for one in found:
-        check = list(_check(one.spec, catalogue))
-        if isinstance(one.spec, ModelSpec) and compute_is_known:
-            check += check_binding(one.spec, catalogue.compute)
-        faults.extend(Fault(one.file, fault.field, fault.message) for fault in check)
-    if faults:
-        raise SpecError(sorted(faults, key=lambda fault: (fault.file, fault.field)))
-    return catalogue
+        faults.extend(Fault(one.file, fault.field, fault.message) for fault in _check(one.spec, catalogue))
+    return catalogue, sorted(faults, key=lambda fault: (fault.file, fault.field))
 
 
 class Declared(NamedTuple):
@@ -122,6 +130,7 @@ def _check(spec: BaseModel | None, catalogue: Catalogue) -> Iterator[Fault]:
         yield from check_dataset(_extend(spec, catalogue.datasets), catalogue.datasets)
     elif isinstance(spec, ModelSpec):
         yield from check_model(spec, catalogue.datasets)
+        yield from check_binding(spec, catalogue.compute)
     elif isinstance(spec, ComputeSpec):
         yield from check_compute(spec)
 
@@ -244,10 +253,12 @@ def _collect(found: list[Declared], report: Callable[[Fault], None]) -> Catalogu
     datasets: dict[str, DatasetSpec] = {}
     models: dict[str, ModelSpec] = {}
     files: dict[str, str] = {}
-    compute: ComputeSpec | None = None
+    # What is in a file that cannot be read, or whether it was the compute catalogue, is not known: then no profile is.
+    unread = any(one.spec is None and one.type_name in (COMPUTE_TYPE, None) for one in found)
+    compute: ComputeSpec | None = ComputeSpec.model_construct(default="", profiles={}) if unread else None
     for file, _, spec in found:
         if isinstance(spec, ComputeSpec):
-            if compute is not None:
+            if "compute" in files:
                 report(Fault(file, "type", f"compute is declared in {files['compute']} already; one file declares all profiles"))
                 continue
             compute, files["compute"] = spec, file

@@ -74,7 +74,7 @@ def check_binding(model: ModelSpec, compute: ComputeSpec) -> Iterator[Fault]:
     """Hold what a model takes of the catalogue against it."""
     for part in _TAKEN_BY.values():
         name = getattr(model, part).compute
-        if name is not None and name not in compute.profiles:
+        if name is not None and compute.profiles and name not in compute.profiles:
             yield Fault("", f"{part}.compute", _unknown_profile(name, compute.profiles))
 
 
