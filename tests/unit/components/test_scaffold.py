@@ -33,7 +33,7 @@ def test_a_scaffolded_declaration_loads_beside_the_shipped_ones_as_it_is(
     (folder / "defs.yaml").write_text(render_declaration(type_name, spec, name="mine"))
     catalogue = load_catalogue(root)
     found = {ModelSpec: catalogue.models, DatasetSpec: catalogue.datasets, ComputeSpec: catalogue.compute.profiles}[spec]
-    assert ("laptop" if spec is ComputeSpec else "mine") in found
+    assert ("cpu-small" if spec is ComputeSpec else "mine") in found
 
 
 @KINDS
