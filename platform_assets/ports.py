@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from platform_assets.specs.leases import Lease, LeaseAsk
-    from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
+    from platform_assets.specs.records import ArmFigures, Feature, Point, TablePin, ViewTable
     from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
 
 
@@ -93,6 +93,12 @@ class FeatureStore(Protocol):
 class ModelRegistry(Protocol):
     """Experiment log and registry; aliases are champion and challenger."""
 
+    def start_training(self, model: str, tags: Mapping[str, str]) -> str:
+        """Open the run of a training that has begun; return its run id."""
+
+    def log_live(self, run_id: str, points: Sequence[Point]) -> None:
+        """Log figures of a run that is open; what cannot be logged is lost and never stops the caller."""
+
     def log_training(
         self,
         model: str,
@@ -100,8 +106,13 @@ class ModelRegistry(Protocol):
         metrics: Mapping[str, float],
         curve: Sequence[Mapping[str, float]],
         tags: Mapping[str, str],
+        *,
+        run_id: str | None = None,
     ) -> str:
-        """Log one training; return its run id."""
+        """Log one training that is done, in the run opened for it, else in a new one; close it and return its run id."""
+
+    def drop_training(self, run_id: str) -> None:
+        """Close the run of a training that came to nothing, as failed."""
 
     def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
         """Register a bundle as a model version; the same digest again returns the same version."""
@@ -111,6 +122,16 @@ class ModelRegistry(Protocol):
 
     def alias(self, model: str, alias: str) -> str | None:
         """Return the version an alias points at."""
+
+
+class LiveMetrics(Protocol):
+    """Where a monitoring system picks up gauges of what is running now."""
+
+    def show(self, name: str, text: str) -> None:
+        """Show this text (Prometheus' format) under this name, whole or not at all; what cannot be shown never stops the caller."""
+
+    def withdraw(self, name: str) -> None:
+        """Show nothing more under this name."""
 
 
 class ServingTarget(Protocol):

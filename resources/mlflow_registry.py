@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
+    from platform_assets.specs.records import Point
+
+_LOG = logging.getLogger("falaj.mlflow")
 _MOST_METRICS = 1000  # MLflow refuses more in one log_batch call
 _STEP = "epoch"
 
@@ -32,6 +36,28 @@ class MlflowRegistry:
         """Tracking and registry URI, for `mlflow ui --backend-store-uri`."""
         return f"sqlite:///{self._home / 'mlflow.db'}"
 
+    def start_training(self, model: str, tags: Mapping[str, str]) -> str:
+        """Open the run of a training that has begun; return its run id. An MLflow that does not answer raises StateError."""
+        silence_telemetry()
+        from mlflow.exceptions import MlflowException
+
+        try:
+            client = self._connect()
+            run = client.create_run(self._experiment(client, model), tags={name: str(value) for name, value in tags.items()})
+        except MlflowException as error:
+            raise StateError(f"MLflow in {self._home} opened no run for {model}: {error}") from error
+        return str(run.info.run_id)
+
+    def log_live(self, run_id: str, points: Sequence[Point]) -> None:
+        """Log figures of an open run; what MLflow cannot take now is lost, with a warning."""
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._log(run_id, [Metric(name, value, int(1000 * p.at), p.step) for p in points for name, value in p.figures.items()])
+        except MlflowException as error:
+            _LOG.warning("MLflow did not take the figures of run %s: %s", run_id, error)
+
     def log_training(
         self,
         model: str,
@@ -39,27 +65,34 @@ class MlflowRegistry:
         metrics: Mapping[str, float],
         curve: Sequence[Mapping[str, float]],
         tags: Mapping[str, str],
+        *,
+        run_id: str | None = None,
     ) -> str:
         """Log one training: parameters, final metrics, learning curve (one mapping a step, `epoch` its number), tags; return its run id."""
         from mlflow.entities import Metric, Param, RunTag
 
         client = self._connect()
-        run_id = str(client.create_run(self._experiment(client, model)).info.run_id)
+        run_id = run_id or self.start_training(model, {})
         points = [(name, float(value), 0) for name, value in metrics.items()]
         for index, row in enumerate(curve):
             step = int(row.get(_STEP, index))
             points += [(f"curve/{name}", float(value), step) for name, value in row.items() if name != _STEP]
-        logged = [Metric(name, value, 0, step) for name, value, step in points]
         client.log_batch(
             run_id,
-            metrics=logged[:_MOST_METRICS],
             params=[Param(name, str(value)) for name, value in params.items()],
             tags=[RunTag(name, str(value)) for name, value in tags.items()],
         )
-        for start in range(_MOST_METRICS, len(logged), _MOST_METRICS):
-            client.log_batch(run_id, metrics=logged[start : start + _MOST_METRICS])
+        self._log(run_id, [Metric(name, value, 0, step) for name, value, step in points])
         client.set_terminated(run_id, status="FINISHED")
         return run_id
+
+    def drop_training(self, run_id: str) -> None:
+        """Close the run of a training that came to nothing, as failed."""
+        self._connect().set_terminated(run_id, status="FAILED")
+
+    def _log(self, run_id: str, metrics: Sequence[Metric]) -> None:
+        for start in range(0, len(metrics), _MOST_METRICS):
+            self._connect().log_batch(run_id, metrics=metrics[start : start + _MOST_METRICS])
 
     def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:
         """Register a bundle as a model version; the same digest (tag `digest`, else the folder's name) again returns the same version."""

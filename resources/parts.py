@@ -100,6 +100,13 @@ class Parts:
         return open_leases(self.settings.leases) if self.settings.leases else SqliteLeaseTable(self.settings.home.leases)
 
     @cached_property
+    def live_metrics(self) -> ports.LiveMetrics:
+        """Gauges for Prometheus, in files."""
+        from resources.live_metrics import TextfileMetrics
+
+        return TextfileMetrics(self.settings.home.metrics)
+
+    @cached_property
     def notifier(self) -> ports.Notifier:
         """Log, and a webhook where one is set."""
         from resources.notifiers import build_notifier

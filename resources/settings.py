@@ -128,6 +128,11 @@ class Home:
         return self.root / "reports"
 
     @property
+    def metrics(self) -> Path:
+        """Gauges of running trainings, for node_exporter's textfile collector."""
+        return self.root / "metrics"
+
+    @property
     def sources(self) -> Path:
         """JSON of datasets provided at run time: name to path or URL."""
         return self.root / "sources.json"

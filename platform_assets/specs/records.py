@@ -49,6 +49,15 @@ def _build(cls: Any, value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Figures of a training at one time (epoch seconds), after so many steps."""
+
+    at: float
+    step: int
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class TablePin:
     """One version of one Delta table, exactly."""
 
@@ -155,7 +164,7 @@ class FeatureSchema:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A folder of train.parquet, calibration.parquet, holdout.parquet and schema.json, by content hash."""
+    """A folder of the shards of train, calibration and holdout, shards.json and schema.json, by content hash."""
 
     digest: str
     rows: dict[str, int]

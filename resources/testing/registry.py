@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from platform_assets.specs.records import Point
+
 
 class MemoryRegistry:
     """Runs in a dictionary; versions are 1, 2, 3 a model."""
@@ -19,6 +21,17 @@ class MemoryRegistry:
         self._versions: dict[str, list[str]] = {}
         self._aliases: dict[tuple[str, str], str] = {}
 
+    def start_training(self, model: str, tags: Mapping[str, str]) -> str:
+        """Open a run; return its id."""
+        run_id = f"run-{len(self.runs) + 1}"
+        self.runs[run_id] = {"model": model, "tags": dict(tags), "live": [], "status": "RUNNING"}
+        return run_id
+
+    def log_live(self, run_id: str, points: Sequence[Point]) -> None:
+        """Keep points of an open run."""
+        if run_id in self.runs:
+            self.runs[run_id]["live"] += points
+
     def log_training(
         self,
         model: str,
@@ -26,17 +39,19 @@ class MemoryRegistry:
         metrics: Mapping[str, float],
         curve: Sequence[Mapping[str, float]],
         tags: Mapping[str, str],
+        *,
+        run_id: str | None = None,
     ) -> str:
         """Keep one training; return its run id."""
-        run_id = f"run-{len(self.runs) + 1}"
-        self.runs[run_id] = {
-            "model": model,
-            "params": dict(params),
-            "metrics": dict(metrics),
-            "curve": [dict(row) for row in curve],
-            "tags": dict(tags),
-        }
+        run_id = run_id or self.start_training(model, {})
+        run = self.runs[run_id]
+        run.update(params=dict(params), metrics=dict(metrics), curve=[dict(row) for row in curve], status="FINISHED")
+        run["tags"].update(tags)
         return run_id
+
+    def drop_training(self, run_id: str) -> None:
+        """Close a run as failed."""
+        self.runs[run_id]["status"] = "FAILED"
 
     def register(self, model: str, bundle: Path, *, run_id: str, tags: Mapping[str, str]) -> str:  # noqa: ARG002  (the port's signature)
         """Return the version of this bundle's digest, a new one when it is new."""
