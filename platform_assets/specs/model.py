@@ -77,7 +77,9 @@ class LearningSpec(Spec):
     weight_decay: float = Field(1e-4, ge=0, description="AdamW's weight decay.")
     clip_norm: PositiveFloat = Field(1.0, description="Largest norm of a step's gradient; larger ones are scaled down to it.")
     seed: int = Field(7, ge=0, description="Of initial weights, order and dropout.")
-    precision: Literal["32-true", "bf16-mixed"] = Field("32-true", description="Arithmetic of the training.")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        "32-true", description="Arithmetic of the training; left out, the profile's where its hardware is there."
+    )
     threads: PositiveInt | None = Field(None, description="CPU threads; the profile's cores when left out.")
 
 
@@ -119,7 +121,7 @@ class TrainingSpec(LearningSpec):
 
     def learning(self) -> LearningSpec:
         """Return the fields that decide the weights: equal ones, from equal rows, give an equal network."""
-        return LearningSpec.model_validate(self.model_dump(include=set(LearningSpec.model_fields)))
+        return LearningSpec.model_validate(self.model_dump(include=self.model_fields_set & set(LearningSpec.model_fields)))
 
 
 Method = Literal["distil", "prune", "int8", "distil+int8", "prune+int8"]

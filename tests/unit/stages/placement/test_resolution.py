@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, NetworkSpec, StorageSpec
-from platform_assets.specs.model import LearningSpec
+from platform_assets.specs.model import LearningSpec, TrainingSpec
 from platform_assets.stages.placement.resolution import Machine, choose_cores, resolve
 
 LAPTOP = Machine(cores=(0, 1), memory_bytes=2**33)
@@ -72,7 +72,9 @@ def test_without_a_gpu_it_is_one_process_on_the_cpu_in_the_models_own_arithmetic
 def test_the_profiles_arithmetic_holds_on_its_hardware_unless_the_model_names_its_own() -> None:
     placement = resolve(GPU, name="gpu-large", machine=SERVER)
     assert placement.learning(LearningSpec(architecture="tabular_mlp")).precision == "bf16-mixed"
-    assert placement.learning(LearningSpec(architecture="tabular_mlp", precision="32-true")).precision == "32-true"
+    named = TrainingSpec(architecture="tabular_mlp", precision="32-true", attempts=2)
+    assert placement.learning(named.learning()).precision == "32-true"
+    assert placement.learning(TrainingSpec(architecture="tabular_mlp", attempts=2).learning()).precision == "bf16-mixed"
 
 
 def test_declared_threads_hold_within_the_machine() -> None:
