@@ -17,7 +17,7 @@ from platform_assets.errors import TrainingError
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.preprocessing import FIRST, Preprocessing
-from platform_assets.networks.rows import read_schema
+from platform_assets.networks.shards import read_schema
 from platform_assets.specs.records import read_record, to_json
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ def test_the_split_is_in_the_order_of_time_and_knows_no_later_outcome(chain: Cha
     parts, instance = chain
     built = latest_record(instance, keys.model_key(MODEL, "training_set"), TrainingSet)
     folder = parts.artefacts.path(built.digest)
-    tables = [pq.read_table(folder / f"{part}.parquet") for part in ("train", "calibration", "holdout")]
+    tables = [pq.read_table(folder / part) for part in ("train", "calibration", "holdout")]
     spans = [(pc.min(table["booking_date"]).as_py(), pc.max(table["booking_date"]).as_py()) for table in tables]
     assert spans[0][1] < spans[1][0]
     assert spans[1][1] < spans[2][0]
@@ -97,7 +97,7 @@ def test_the_declared_teacher_is_at_most_a_hundredth_behind_tuned_trees_and_its_
     assert result.parameters < 40_000
     export_onnx(load_trained(tmp_path), tmp_path / "model.onnx")
     schema = read_record(FeatureSchema, (data / "schema.json").read_bytes())
-    rows = pq.read_table(data / "holdout.parquet")
+    rows = pq.read_table(data / "holdout")
     answers = open_model(tmp_path / "model.onnx", schema=schema)(rows)
     labels = np.array([schema.classes.index(label) for label in rows[schema.target].to_pylist()])
     assert answers.shape == (rows.num_rows, 2)

@@ -50,7 +50,7 @@ def fit_baseline(data: Path, *, kind: str, seed: int = 7, budget_seconds: float 
 
     start = time.monotonic()
     schema = read_record(FeatureSchema, (data / "schema.json").read_bytes())
-    tables = {split: pq.ParquetFile(data / f"{split}.parquet").read() for split in ("train", "calibration", "holdout")}
+    tables = {split: pq.read_table(data / split) for split in ("train", "calibration", "holdout")}
     columns, categories = _encode(tables, schema)
     labels = {split: _labels(table, schema) for split, table in tables.items()}
     best: tuple[float, dict[str, float], Any] | None = None

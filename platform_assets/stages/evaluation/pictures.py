@@ -81,7 +81,7 @@ def calibration_points(
 
 def _holdout_labels(data: Path) -> NDArray[np.int64]:
     schema = read_record(FeatureSchema, (data / "schema.json").read_bytes())
-    column = pq.ParquetFile(data / "holdout.parquet").read(columns=[schema.target])[schema.target]
+    column = pq.read_table(data / "holdout", columns=[schema.target])[schema.target]
     return pc.index_in(pc.cast(column, pa.string()), value_set=pa.array(schema.classes)).to_numpy().astype(np.int64)
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import DataError
-from platform_assets.specs.records import FeatureSchema, to_json
+from platform_assets.networks.shards import SHARD_ROWS, SPLITS, write_training_set
 from platform_assets.stages.features.schema import describe_view, feature_schema
 from platform_assets.stages.features.views import as_feature
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
     from platform_assets.ports import FeatureStore
     from platform_assets.specs.dataset import DatasetSpec
     from platform_assets.specs.model import ModelSpec, SplitSpec
-    from platform_assets.specs.records import TablePin
+    from platform_assets.specs.records import FeatureSchema, TablePin
 
-PARTS = ("train", "calibration", "holdout")
-SCHEMA_FILE = "schema.json"
-_ROW_GROUP = 65_536
 _BINARY_CLASSES = 2
 
 
@@ -46,14 +43,13 @@ class BuiltTrainingSet:
 def build_training_set(
     rows: pa.Table, *, model: ModelSpec, dataset: DatasetSpec, store: FeatureStore, pins: Mapping[str, TablePin], folder: Path
 ) -> BuiltTrainingSet:
-    """Join, split and write `train.parquet`, `calibration.parquet`, `holdout.parquet` and `schema.json` into `folder`.
+    """Join, split and write the shards of `train`, `calibration` and `holdout`, `shards.json` and `schema.json` into `folder`.
 
     `rows` are protected rows, of which those with a known label count; `pins` names the version of each of the model's views, by its
     declared name. Columns: the features (numeric double, category string, date timestamp us, image list of float), the target as string,
-    key and event time. Equal rows give equal bytes, in whatever order they come. Too few rows, times or classes raise DataError.
+    key and event time. Equal rows give equal bytes, in whatever order they come. The joined rows are in memory; they are cast and written
+    shard by shard, and become whole for others when the artefact store takes the folder. Too few rows, times or classes raise DataError.
     """
-    import pyarrow as pa
-
     labels = rows[model.target.column] if model.target.column in rows.column_names else None
     if labels is None:
         raise DataError(f"model {model.name} predicts {model.target.column!r}, which the rows of dataset {dataset.name} do not have")
@@ -63,15 +59,17 @@ def build_training_set(
     cuts = time_cuts(_microseconds(known[dataset.event_time]), split=model.split)
     views = [describe_view(dataset, view, pin=pins[view]) for view in model.features.views]
     joined = store.historical(known, schema.features, views=views, event_time=dataset.event_time)
-    columns = {feature.name: as_feature(joined[feature.name], feature.kind) for feature in schema.features}
-    columns.setdefault(dataset.key, known[dataset.key])
-    columns.setdefault(dataset.event_time, as_feature(known[dataset.event_time], "date"))
-    table = pa.table({**columns, model.target.column: known[model.target.column].cast(pa.string())})
-    parts = {name: table.slice(begin, end - begin) for name, (begin, end) in zip(PARTS, cuts, strict=True)}
-    _write(folder, parts=parts, schema=schema)
+
+    def stream(begin: int, end: int) -> Iterator[pa.Table]:
+        for start in range(begin, end, SHARD_ROWS):
+            length = min(SHARD_ROWS, end - start)
+            yield _columns(joined.slice(start, length), known.slice(start, length), schema=schema)
+
+    parts = {name: stream(begin, end) for name, (begin, end) in zip(SPLITS, cuts, strict=True)}
+    written = write_training_set(folder, parts, schema=schema)
     events = known[dataset.event_time]
     return BuiltTrainingSet(
-        rows={name: part.num_rows for name, part in parts.items()},
+        rows=written,
         first_event=events[0].as_py().isoformat(),
         last_event=events[-1].as_py().isoformat(),
         schema=schema,
@@ -86,10 +84,10 @@ def time_cuts(events: np.ndarray[Any, Any], *, split: SplitSpec) -> tuple[tuple[
     import numpy as np
 
     changes = np.flatnonzero(np.diff(events)) + 1
-    if len(changes) < len(PARTS) - 1:
+    if len(changes) < len(SPLITS) - 1:
         raise DataError(
             f"{len(events)} rows with a known label at {len(changes) + min(len(events), 1)} different event times were found; "
-            f"a split by time into {', '.join(PARTS)} needs at least {len(PARTS)}"
+            f"a split by time into {', '.join(SPLITS)} needs at least {len(SPLITS)}"
         )
     holdout = _nearest(changes[1:], len(events) * (1 - split.holdout))
     calibration = _nearest(changes[changes < holdout], len(events) * (1 - split.holdout - split.calibration))
@@ -120,15 +118,13 @@ def _classes(labels: pa.ChunkedArray, *, model: ModelSpec) -> tuple[str, ...]:
     return classes
 
 
-def _write(folder: Path, *, parts: Mapping[str, pa.Table], schema: FeatureSchema) -> None:
-    """Write the files; the folder becomes whole for others when the artefact store takes it."""
-    import pyarrow.parquet as pq
+def _columns(joined: pa.Table, known: pa.Table, *, schema: FeatureSchema) -> pa.Table:
+    import pyarrow as pa
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, part in parts.items():
-        plain = part.combine_chunks().replace_schema_metadata(None)
-        pq.write_table(plain, folder / f"{name}.parquet", compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
-    (folder / SCHEMA_FILE).write_text(to_json(schema), encoding="utf-8")
+    columns = {feature.name: as_feature(joined[feature.name], feature.kind) for feature in schema.features}
+    columns.setdefault(schema.key, known[schema.key])
+    columns.setdefault(schema.event_time, as_feature(known[schema.event_time], "date"))
+    return pa.table({**columns, schema.target: known[schema.target].cast(pa.string())})
 
 
 def _microseconds(column: pa.ChunkedArray) -> np.ndarray[Any, Any]:

@@ -27,12 +27,12 @@ class Profile:
 
 
 def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> str:
-    """Profile a model file on its training set folder (train.parquet, holdout.parquet, schema.json); return canonical JSON."""
+    """Profile a model file on its training set folder (shards of each split, schema.json); return canonical JSON."""
     import pyarrow.parquet as pq
 
     schema = read_record(FeatureSchema, (data_dir / "schema.json").read_text(encoding="utf-8"))
     answer = open_model(model_file, schema=schema)
-    train, calibration, holdout = (pq.read_table(data_dir / f"{part}.parquet") for part in ("train", "calibration", "holdout"))
+    train, calibration, holdout = (pq.read_table(data_dir / part) for part in ("train", "calibration", "holdout"))
     unseen = np.concatenate([answer(calibration), answer(holdout)])
     rows = model.monitoring.window_rows
     reference = build_reference(train, schema=schema, probabilities=answer(train), window_rows=rows, unseen=unseen)

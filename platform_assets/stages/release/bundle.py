@@ -50,7 +50,7 @@ def write_bundle(
     """Write a release into an empty or new folder.
 
     Files: model.onnx, schema.json, samples.json, metrics.json, lineage.json, candidates.json, profile.json (drift reference and
-    importance, as monitoring made it), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
+    importance, as monitoring made it), declaration.json (model and dataset as they were declared), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
     """
     import pyarrow.parquet as pq
 
@@ -58,7 +58,7 @@ def write_bundle(
     shutil.copyfile(candidate_dir / "model.onnx", folder / "model.onnx")
     schema_text = (data_dir / "schema.json").read_text(encoding="utf-8")
     schema = read_record(FeatureSchema, schema_text)
-    sample = pq.read_table(data_dir / "holdout.parquet").slice(0, SAMPLE_ROWS)
+    sample = pq.read_table(data_dir / "holdout").slice(0, SAMPLE_ROWS)
     lineage = {
         "model": model.name, "spec_hash": spec_hash, "commit": commit, "dataset": asdict(training_set.dataset),
         "views": {name: asdict(pin) for name, pin in training_set.views.items()}, "training_set": training_set.digest,
@@ -73,6 +73,7 @@ def write_bundle(
         "lineage.json": to_json(lineage),
         "candidates.json": to_json({"selection": asdict(selection), "not_made": [asdict(one) for one in search.rejected]}),
         "profile.json": profile,
+        "declaration.json": to_json({"model": _declared(model), "dataset": _declared(dataset)}),
     }
     card: dict[str, Any] = {
         "model": model, "dataset": dataset, "selection": selection, "verdict": verdict, "training": training,
@@ -83,6 +84,10 @@ def write_bundle(
         (folder / name).write_text(text, encoding="utf-8")
     manifest = {"model": model.name, "candidate": selection.chosen.name, "created": training_set.last_event, "files": list_files(folder)}
     (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
+
+
+def _declared(spec: ModelSpec | DatasetSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", by_alias=True)
 
 
 def list_files(folder: Path) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ def score_bundle(bundle: Path, data_dir: Path, *, kind: str) -> dict[str, float]
     import pyarrow.parquet as pq
 
     schema = read_record(FeatureSchema, (bundle / "schema.json").read_bytes())
-    rows = pq.read_table(data_dir / "holdout.parquet")
+    rows = pq.read_table(data_dir / "holdout")
     if not {feature.name for feature in schema.features} <= set(rows.column_names):
         return None
     places = {label: place for place, label in enumerate(schema.classes)}

@@ -38,13 +38,17 @@ ROWS = st.lists(
 
 def _untrained(folder, architecture):
     make, schema, kind = CASES[architecture]
-    rows = read_rows(write_set(folder, make(), schema), "train", schema=schema)
+    data = write_set(folder / "data", make(), schema)
     torch.manual_seed(1)
-    preprocessing = fit_preprocessing(rows, schema=schema)
+    preprocessing = fit_preprocessing(data, schema=schema)
     network = build_network(plan(architecture, kind=kind), preprocessing=preprocessing, classes=len(schema.classes)).eval()
     trained = Trained(network, plan(architecture, kind=kind), preprocessing, schema)
     export_onnx(trained, folder / "model.onnx")
-    return trained, ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"]), rows
+    return (
+        trained,
+        ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"]),
+        read_rows(data, "train", schema=schema),
+    )
 
 
 @pytest.fixture(scope="module", params=["tabular_transformer", "tabular_mlp"])
@@ -100,8 +104,9 @@ def test_the_inputs_are_those_of_the_interface(exported):
 
 def test_a_training_set_of_categories_alone_can_be_exported(tmp_path):
     schema = type(TABULAR)(TABULAR.of_kind("category"), "label", ("0", "1"), "key", "at")
-    rows = read_rows(write_set(tmp_path, tabular(), schema), "train", schema=schema)
-    preprocessing = fit_preprocessing(rows, schema=schema)
+    data = write_set(tmp_path / "data", tabular(), schema)
+    rows = read_rows(data, "train", schema=schema)
+    preprocessing = fit_preprocessing(data, schema=schema)
     network = build_network(plan("tabular_transformer"), preprocessing=preprocessing, classes=2).eval()
     export_onnx(Trained(network, plan("tabular_transformer"), preprocessing, schema), tmp_path / "model.onnx")
     session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])

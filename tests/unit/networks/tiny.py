@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from platform_assets.networks.plans import TrainingPlan
-from platform_assets.specs.records import Feature, FeatureSchema, to_json
+from platform_assets.networks.shards import write_training_set
+from platform_assets.specs.records import Feature, FeatureSchema
 
 TABULAR = FeatureSchema(
     features=(
@@ -60,12 +60,10 @@ def pictures(rows: int = 120, *, seed: int = 0) -> pa.Table:
     )
 
 
-def write_set(folder: Path, table: pa.Table, schema: FeatureSchema, *, train: float = 0.6) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+def write_set(folder: Path, table: pa.Table, schema: FeatureSchema, *, train: float = 0.6, shard_rows: int = 50) -> Path:
     first, second = int(table.num_rows * train), int(table.num_rows * (1 + train) / 2)
-    for name, part in (("train", table[:first]), ("calibration", table[first:second]), ("holdout", table[second:])):
-        pq.write_table(part, folder / f"{name}.parquet")
-    (folder / "schema.json").write_text(to_json(schema))
+    parts = {"train": [table[:first]], "calibration": [table[first:second]], "holdout": [table[second:]]}
+    write_training_set(folder, parts, schema=schema, shard_rows=shard_rows)
     return folder
 
 

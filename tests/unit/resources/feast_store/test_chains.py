@@ -110,7 +110,7 @@ def test_the_real_hotels_go_from_rows_to_a_training_set_and_online(real_hotels, 
     assert sum(built.rows.values()) == 119_390
     assert built.rows["holdout"] == pytest.approx(0.15 * 119_390, rel=0.02)
 
-    holdout = pq.read_table(tmp_path / "set" / "holdout.parquet")
+    holdout = pq.read_table(tmp_path / "set" / "holdout")
     source = {
         row["booking_id"]: row
         for row in rows.select(["booking_id", "adr", "agent", "market_segment", "booking_date", "arrival_date"]).to_pylist()
@@ -176,5 +176,5 @@ def test_images_of_digits_go_through_feast_unchanged(tables, store, tmp_path):
     built = build_training_set(rows, model=model, dataset=dataset, store=store, pins=pins, folder=tmp_path / "set")
     assert built.schema.classes == tuple("0123456789")
     assert built.schema.features[0].size == 64
-    parts = [pq.read_table(tmp_path / "set" / f"{name}.parquet") for name in ("train", "calibration", "holdout")]
+    parts = [pq.read_table(tmp_path / "set" / name) for name in ("train", "calibration", "holdout")]
     assert pa.concat_tables(parts)["image"].to_pylist() == images

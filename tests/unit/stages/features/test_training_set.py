@@ -91,11 +91,12 @@ def build(rows, folder, *, model=MODEL):
 
 
 def read(folder):
-    return {name: pq.read_table(folder / f"{name}.parquet") for name in ("train", "calibration", "holdout")}
+    return {name: pq.read_table(folder / name) for name in ("train", "calibration", "holdout")}
 
 
 def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 SOME = stays([(day, ("web", "desk")[day % 2], float(day), day % 2) for day in range(30)])

@@ -3,10 +3,10 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from platform_assets.errors import ReleaseError
+from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import (
@@ -18,7 +18,6 @@ from platform_assets.specs.records import (
     TablePin,
     Training,
     TrainingSet,
-    to_json,
 )
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report
@@ -88,12 +87,9 @@ def write_model(path):
 def parts(tmp_path_factory):
     root = tmp_path_factory.mktemp("parts")
     (root / "candidate").mkdir()
-    (root / "data").mkdir()
     write_model(root / "candidate" / "model.onnx")
-    pq.write_table(table(1000), root / "data" / "train.parquet")
-    pq.write_table(table(300), root / "data" / "holdout.parquet")
-    pq.write_table(table(300), root / "data" / "calibration.parquet")
-    (root / "data" / "schema.json").write_text(to_json(SCHEMA))
+    parts = {"train": [table(1000)], "calibration": [table(300)], "holdout": [table(300)]}
+    write_training_set(root / "data", parts, schema=SCHEMA)
     return root
 
 
