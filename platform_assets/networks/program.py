@@ -1,4 +1,4 @@
-"""What the programs built on networks share: their arguments' common part, threads, a life that ends with the parent's."""
+"""What the programs built on networks share: reading their files, threads, a life that ends with the parent's where that is wanted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from platform_assets.errors import FalajError
 
@@ -28,13 +26,15 @@ def die_with_parent() -> None:
 
 def use_threads(count: int | None) -> int:
     """Set torch's CPU threads; all cores this process may use when left out. Return how many."""
+    import torch  # here, so that a program can look after its signals and its lease before
+
     threads = count or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     return threads
 
 
 def run_program(work: Callable[[], None]) -> int:
-    """Run to an exit status: our own errors become one sentence on stderr."""
+    """Run to an exit status, in a life tied to the parent's: our own errors become one sentence on stderr. The trainer has its own door."""
     die_with_parent()
     try:
         work()

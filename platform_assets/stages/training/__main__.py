@@ -1,45 +1,79 @@
-"""The trainer's door: `python -m platform_assets.stages.training --data DIR --spec spec.json --out DIR [--warm-start checkpoint.pt]`.
+"""The trainer's door: `python -m platform_assets.stages.training --data DIR --spec spec.json --out DIR`, alone or under torchrun.
 
-spec.json holds the fields of specs.model.LearningSpec and the target's `kind`.
+spec.json holds a TrainingPlan (the fields of specs.model.LearningSpec and the target's `kind`), run.json a RunPlan. Started again with
+the same --out it goes on from the newest whole checkpoint; how it ended stands in exit.json (`exits`). It does not end with its parent.
+Under torchrun on several nodes, --out is a folder that all of them see.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from platform_assets.errors import TrainingError
-from platform_assets.networks.companions import open_progress
-from platform_assets.networks.plans import TrainingPlan
-from platform_assets.networks.program import read_file, run_program
-from platform_assets.specs.records import read_record
+from platform_assets.networks.companions import Figures, open_progress, sample_machine
+from platform_assets.networks.plans import RunPlan, TrainingPlan
+from platform_assets.networks.program import read_file
+from platform_assets.networks.stopping import Stop
+from platform_assets.networks.trail import Trail
+from platform_assets.specs.records import T, read_record
+from platform_assets.stages.training.exits import CODES, Ending, read_exit
+from platform_assets.stages.training.heartbeat import Heartbeat, read_lease
+
+FINAL = ("diverged", "out_of_memory")  # torchrun's own restart would only meet it again; a start of its own may have a larger profile
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train as told; 0 when the training folder is whole, 1 with a sentence on stderr otherwise."""
+    """Train as told; the exit status is that of `exits.CODES`, with a sentence on stderr unless all went well."""
     parser = argparse.ArgumentParser(prog="python -m platform_assets.stages.training", description="Train one model from one training set.")
     parser.add_argument("--data", type=Path, required=True, help="folder of the training set")
     parser.add_argument("--spec", type=Path, required=True, help="JSON of the training plan")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--run", type=Path, help="JSON of how to run: strategy, checkpoints (defaults when left out)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; the state that stands there already is used")
     parser.add_argument("--warm-start", type=Path, help="checkpoint.pt of an earlier training, its other files beside it")
+    parser.add_argument("--lease", type=Path, help="JSON of a lease on GPUs to keep alive meanwhile")
     given = parser.parse_args(arguments)
+    rank, restarts = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    before = read_exit(given.out)
+    if before is not None and (before.outcome == "finished" or (restarts and before.outcome in FINAL)):
+        return before.code
+    if before is None and (given.out / "result.json").is_file():  # killed between its last two files
+        with Ending(given.out, trail=Trail(), rank=rank):
+            return CODES["finished"]
+    stop, trail = Stop(), Trail()
+    stop.listen()
+    with Ending(given.out, trail=trail, rank=rank) as ending:
+        _run(given, stop=stop, trail=trail, rank=rank)
+    return ending.code
 
-    def work() -> None:
-        from platform_assets.stages.training.work import train
 
-        with open_progress(given.out) as progress:
-            result = train(given.data, plan=_read_plan(given.spec), out=given.out, warm=given.warm_start, report=progress)
+def _run(given: argparse.Namespace, *, stop: Stop, trail: Trail, rank: int) -> None:
+    plan = _read(TrainingPlan, given.spec, "training plan")
+    run = _read(RunPlan, given.run, "run plan") if given.run is not None else RunPlan()
+    figures = Figures()
+    with ExitStack() as around:
+        if given.lease is not None and rank == 0:
+            heartbeat = Heartbeat(read_lease(given.lease), on_lost=lambda: stop.ask(f"stopped: {heartbeat.sentence}"))
+            heartbeat.start()  # before torch is imported: a lease lasts 20 s, an import on a cold disk may take longer
+            around.callback(heartbeat.stop)
+        progress = around.enter_context(open_progress(given.out))
+        around.enter_context(sample_machine(given.out, every_seconds=run.sample_seconds, figures=figures))
+        from platform_assets.stages.training.work import Journey, train
+
+        journey = Journey(data=given.data, out=given.out, warm=given.warm_start, report=progress, stop=stop, trail=trail, figures=figures)
+        result = train(plan, run=run, journey=journey)
+        if result is not None:
             progress.materialised({"parameters": result.parameters, "seconds": result.seconds, **result.holdout})
 
-    return run_program(work)
 
-
-def _read_plan(path: Path) -> TrainingPlan:
+def _read(kind: type[T], path: Path, name: str) -> T:
     try:
-        return read_record(TrainingPlan, read_file(path))
+        return read_record(kind, read_file(path))
     except ValueError as error:
-        raise TrainingError(f"{path} is no training plan: {error}") from error
+        raise TrainingError(f"{path} is no {name}: {error}") from error
 
 
 if __name__ == "__main__":

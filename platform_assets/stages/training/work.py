@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,41 @@ import torch
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
-from platform_assets.networks.fitting import Lesson, fit, hidden_shares, predict, to_tensors
+from platform_assets.networks.feed.tensors import TensorFeed
+from platform_assets.networks.conditions import conditions_here, note_conditions
+from platform_assets.networks.fitting import Classifier, Lesson, hidden_shares, predict_together, to_tensors
+from platform_assets.networks.launch import open_fabric, processes_here
+from platform_assets.networks.loop import Course, Loop
+from platform_assets.networks.plans import RunPlan
 from platform_assets.networks.preprocessing import fit_preprocessing
 from platform_assets.networks.program import use_threads
-from platform_assets.networks.rows import SPLITS, read_rows, read_schema
+from platform_assets.networks.rows import read_rows
+from platform_assets.networks.shards import SPLITS, read_schema
+from platform_assets.networks.snapshots import seed_chance, take_module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
-    from platform_assets.networks.companions import Report
-    from platform_assets.networks.plans import TrainingPlan
+    from platform_assets.networks.companions import Figures, Report
+    from platform_assets.networks.plans import RunPlan, TrainingPlan
+    from platform_assets.networks.stopping import Stop
+    from platform_assets.networks.trail import Trail
 
 IMAGE_WARP = 0.5  # accuracy on the 8 by 8 digits after 60 epochs: 0.978 unwarped, 0.982 at 0.7, 0.960 at 1.2
+
+
+@dataclass(frozen=True)
+class Journey:
+    """Where a training reads and writes, whom it tells, and who may stop it."""
+
+    data: Path
+    out: Path
+    warm: Path | None
+    report: Report
+    stop: Stop
+    trail: Trail
+    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -41,47 +65,75 @@ class Result:
     warm_share: float
 
 
-def train(data: Path, *, plan: TrainingPlan, out: Path, warm: Path | None, report: Report) -> Result:
-    """Train on a training-set folder and write the training folder `out`.
+def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | None:
+    """Train on a training-set folder and write the training folder; None on every rank but the first.
 
     Besides the checkpoint: predictions_<split>.npy (float32 [N, C], the teacher's word for distillation and for the calibration plot),
     curve.json and, last of all, result.json: a folder with a result.json is whole. Raises DataError and TrainingError.
     """
     start = time.monotonic()
+    out, stop = journey.out, journey.stop
     out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").unlink(missing_ok=True)
-    use_threads(plan.threads)
+    use_threads(_threads_here(plan))
+    fabric = open_fabric(plan, run)
+    first = fabric.global_rank == 0
+    if first:
+        (out / "result.json").unlink(missing_ok=True)
     torch.manual_seed(plan.seed)
-    schema = read_schema(data)
-    rows = {split: read_rows(data, split, schema=schema) for split in SPLITS}
-    preprocessing = fit_preprocessing(rows["train"], schema=schema)
+    note_conditions(out, conditions_here(RunPlan(), processes=1))
+    schema = read_schema(journey.data)
+    rows = {split: read_rows(journey.data, split, schema=schema) for split in SPLITS}
+    stop.check()
+    preprocessing = fit_preprocessing(journey.data, schema=schema)
     inputs = {split: to_tensors(part, preprocessing=preprocessing) for split, part in rows.items()}
     network = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))
-    warm_share = warm_start(network, preprocessing=preprocessing, checkpoint=warm) if warm is not None else 0.0
-    fitted = fit(
-        network,
-        train=inputs["train"],
-        labels=rows["train"].labels,
-        calibration=inputs["calibration"],
-        calibration_labels=rows["calibration"].labels,
-        plan=plan,
-        lesson=Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0, hide=hidden_shares(schema)),
-        report=report,
-        name="train",
-    )
-    said = {split: predict(fitted.network, part) for split, part in inputs.items()}
-    save_trained(out, Trained(fitted.network, plan, preprocessing, schema))
+    parameters = sum(weight.numel() for weight in network.parameters())
+    warm_share = warm_start(network, preprocessing=preprocessing, checkpoint=journey.warm) if journey.warm is not None else 0.0
+    if not first:
+        seed_chance(plan.seed, rank=fabric.global_rank)  # the same weights on all ranks, then each its own masks
+    labels = torch.from_numpy(rows["train"].labels)
+    feed = TensorFeed((*inputs["train"], labels), batch=plan.batch_size, seed=plan.seed, rank=fabric.global_rank, world=fabric.world_size)
+    lesson = Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0, hide=hidden_shares(schema))
+    module = Classifier(network, plan=plan, steps=feed.steps * plan.epochs, lesson=lesson)
+
+    def judge(fitted: nn.Module) -> dict[str, float]:
+        said = predict_together(fitted, inputs["calibration"], fabric=fabric, stop=stop)
+        return {
+            f"calibration_{name}": value for name, value in measure(rows["calibration"].labels, probabilities=said, kind=plan.kind).items()
+        }
+
+    course = Course(
+        plan=plan, run=run, fabric=fabric, report=journey.report, name="train", folder=out, stop=stop, figures=journey.figures,
+        trail=journey.trail,
+    )  # fmt: skip
+    loop = Loop(module, feed=feed, course=course, judge=judge)
+    loop.run()
+    said = {split: predict_together(module, part, fabric=fabric, stop=stop) for split, part in inputs.items()}
+    weights = take_module(module.network, keep=first)
+    if not first:
+        return None
+    plain = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))  # the trained one may be in shards
+    plain.load_state_dict(weights)
+    save_trained(out, Trained(plain, plan, preprocessing, schema))
     _write_predictions(out, said)
-    write_json(out / "curve.json", list(fitted.curve))
+    write_json(out / "curve.json", loop.curve)
     figures = {split: measure(rows[split].labels, probabilities=said[split], kind=plan.kind) for split in ("calibration", "holdout")}
     result = Result(
-        parameters=sum(weight.numel() for weight in network.parameters()), size_bytes=(out / "checkpoint.pt").stat().st_size,
+        parameters=parameters, size_bytes=(out / "checkpoint.pt").stat().st_size,
         calibration=figures["calibration"], holdout=figures["holdout"], seconds=round(time.monotonic() - start, 3),
-        rows={split: len(part) for split, part in rows.items()}, warm_start=str(warm) if warm is not None else None, warm_share=warm_share,
+        rows={split: len(part) for split, part in rows.items()},
+        warm_start=str(journey.warm) if journey.warm is not None else None, warm_share=warm_share,
     )  # fmt: skip
     write_json(out / "result.json", _plain(result))
-    report.step("train/done", seconds_wall=result.seconds, **{f"holdout_{name}": value for name, value in result.holdout.items()})
+    shutil.rmtree(out / "state", ignore_errors=True)  # nothing goes on from there any more
+    journey.report.step("train/done", seconds_wall=result.seconds, **{f"holdout_{name}": value for name, value in result.holdout.items()})
     return result
+
+
+def _threads_here(plan: TrainingPlan) -> int | None:
+    """Share the declared threads of a node among its processes."""
+    here = processes_here()
+    return max(1, plan.threads // here) if plan.threads is not None else None
 
 
 def _write_predictions(out: Path, said: dict[str, NDArray[np.float32]]) -> None:
