@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 PROGRESS = "progress.jsonl"
-_LAST_SAMPLE_SECONDS = 5.0  # a call that a broken driver never answers must not hold up the end of a training
+_LAST_SAMPLE_SECONDS = 2.0  # a call that a broken driver never answers must not hold up the end of a training
 
 
 class Report(Protocol):
