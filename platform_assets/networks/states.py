@@ -118,7 +118,7 @@ class States:
             self.folder.mkdir(parents=True, exist_ok=True)
             with beside[0].open("wb") as file:
                 sink = _HashingSink(file.write)
-                torch.save(state, cast(IO[bytes], sink))
+                torch.save(state, cast("IO[bytes]", sink))
                 sink.finish()
                 file.flush()
                 os.fsync(file.fileno())

@@ -14,12 +14,11 @@ import torch
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
-from platform_assets.networks.feed.tensors import TensorFeed
 from platform_assets.networks.conditions import conditions_here, note_conditions
+from platform_assets.networks.feed.tensors import TensorFeed
 from platform_assets.networks.fitting import Classifier, Lesson, hidden_shares, predict_together, to_tensors
 from platform_assets.networks.launch import open_fabric, processes_here
 from platform_assets.networks.loop import Course, Loop
-from platform_assets.networks.plans import RunPlan
 from platform_assets.networks.preprocessing import fit_preprocessing
 from platform_assets.networks.program import use_threads
 from platform_assets.networks.rows import read_rows
@@ -79,8 +78,8 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     first = fabric.global_rank == 0
     if first:
         (out / "result.json").unlink(missing_ok=True)
+        note_conditions(out, conditions_here(run, processes=fabric.world_size))
     torch.manual_seed(plan.seed)
-    note_conditions(out, conditions_here(RunPlan(), processes=1))
     schema = read_schema(journey.data)
     rows = {split: read_rows(journey.data, split, schema=schema) for split in SPLITS}
     stop.check()
