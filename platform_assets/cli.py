@@ -122,12 +122,39 @@ def serve(model: Model, port: Annotated[int | None, typer.Option(help="Port on l
 
 @app.command()
 def status(json_file: Json = None) -> None:
-    """Show live version, traffic, last drift, last verdicts, seconds spent, next scheduled run."""
+    """Show live version, traffic, last drift, last verdicts, spend against budget, next scheduled run."""
     from platform_assets.main_job import operations, tables
 
     value = operations.read_status(read_settings())
     tables.print_status(value, console)
     _write(json_file, value)
+
+
+@app.command()
+def spend(
+    month: Annotated[str | None, typer.Option(help="Calendar month in UTC, such as 2026-11; this one when left out.")] = None,
+    focus: Annotated[Path | None, typer.Option(help="Write the month's entries to this file, as FOCUS CSV.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Show what was spent in a month, in AED, against the budgets of tenants and models."""
+    from platform_assets.main_job import spending, tables
+
+    value = spending.read_spending(read_settings(), month=month, focus=focus)
+    tables.print_spending(value, console)
+    if focus:
+        console.print(f"FOCUS: {focus}", soft_wrap=True, highlight=False)
+    _write(json_file, value)
+
+
+@app.command()
+def approve(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a held run, or its beginning.")],
+    by: Annotated[str | None, typer.Option(help="Who approves; the user of this shell when left out.")] = None,
+) -> None:
+    """Release a run that admission holds, although it breaks a budget; the audit log says who did."""
+    from platform_assets.main_job import spending
+
+    console.print(f"Run {spending.approve_run(read_settings(), run_id, who=by)} is released.", highlight=False)
 
 
 @app.command()
@@ -183,6 +210,23 @@ def verify_release(model: Model, version: Annotated[str | None, typer.Option(hel
 
 
 @app.command()
+def reproduce(
+    release: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A version that `falaj release list MODEL` prints.")],
+    json_file: Json = None,
+) -> None:
+    """Train a release again from its pinned inputs and compare; nothing stored is changed. Exit status 1 where it differs."""
+    from platform_assets.errors import ReproductionError
+    from platform_assets.main_job import tables
+    from platform_assets.main_job.reproduce import reproduce as make_again
+
+    value = make_again(read_settings(), release, console=console)
+    tables.print_reproduction(value, console)
+    _write(json_file, value)
+    if value["outcome"] == "different":
+        raise ReproductionError(f"{release} was not reproduced: {value['sentence']}.")
+
+
+@app.command()
 def token(
     subject: Annotated[str, typer.Option(help="Who will carry it.")] = "me",
     scope: Annotated[list[str] | None, typer.Option(help="predict, predict:MODEL or admin.")] = None,
@@ -195,7 +239,9 @@ def token(
 
 
 @app.command()
-def schema(folder: Annotated[Path, typer.Argument(help="Folder for compute.schema.json, dataset.schema.json and model.schema.json.")] = Path()) -> None:
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Folder for compute.schema.json, dataset.schema.json and model.schema.json.")] = Path(),
+) -> None:
     """Write the declarations' JSON schemas, for editors."""
     from platform_assets.main_job import operations
 

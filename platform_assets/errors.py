@@ -8,12 +8,14 @@ FalajError
 │   ├── TrainingError    the trainer ended without a usable checkpoint
 │   │   ├── DivergedError   the loss was not finite, again after the learning rate was lowered
 │   │   └── PreemptedError  the trainer was asked to end early; its state is saved and a new start goes on
+│   ├── ReproductionError  a training made again is not the one that was recorded
 │   ├── LeaseError       GPUs were asked for that can never be given
 │   ├── ExportError      the exported graph does not answer as the trained network does
 │   └── ReleaseError     a bundle is incomplete, altered or of an unknown layout
 ├── ServingError         the inference server refused or did not answer
 │   ├── RequestError     a caller's request is wrong; names the field (HTTP 4xx)
 │   └── AccessError      no token, or not a valid one (HTTP 401, 403)
+├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
 └── StateError           FALAJ_HOME is held by another process, or holds something else
 
 A message says what was asked, what was found, what would be right and where to change it.
@@ -75,6 +77,10 @@ class PreemptedError(TrainingError):
     """The trainer was asked to end early; its state is saved and a new start goes on."""
 
 
+class ReproductionError(StageError):
+    """A training made again is not the one that was recorded."""
+
+
 class LeaseError(StageError):
     """Slots of a pool were asked for that can never be given."""
 
@@ -97,6 +103,10 @@ class RequestError(ServingError):
 
 class AccessError(ServingError):
     """No token, or not a valid one."""
+
+
+class AdmissionError(FalajError):
+    """A run may not start: its budget, its own limit or where its data may be forbids it."""
 
 
 class StateError(FalajError):

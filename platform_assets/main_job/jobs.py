@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
-from platform_assets.errors import StageError
+from platform_assets.errors import AdmissionError, StageError
 from platform_assets.main_job.progress import Bars
+from resources.dagster_instance import gate
+from resources.parts import Parts
 
 _FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 _UNFINISHED = [status for status in dg.DagsterRunStatus if status not in _FINISHED]
@@ -24,17 +27,34 @@ class Jobs:
     instance: dg.DagsterInstance
     repository: dg.RepositoryDefinition
     bars: Bars
+    parts: Parts
 
     def run(self, name: str) -> None:
-        """Run a job in this process; a failed step raises StageError with its sentence."""
-        job = self.repository.get_job(name)
-        result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, tags={"falaj/actor": "falaj run"})
+        """Run a job in this process; a failed step raises StageError with its sentence, a refused or held run AdmissionError.
+
+        Such a run never comes to the coordinator, so admission is asked here: a budget holds for it as for any other.
+        """
+        job, run_id = self.repository.get_job(name), str(uuid.uuid4())
+        self._admit(name, run_id, sorted(list(key.path) for key in job.asset_layer.selected_asset_keys))
+        try:
+            result = job.execute_in_process(
+                instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags={"falaj/actor": "falaj run"}
+            )
+        finally:
+            self.parts.ledger.settle(run_id)
         if not result.success:
             if _interrupted(result.all_events):
                 raise KeyboardInterrupt
             raise StageError(
                 f"{name} failed: {_first_failure(result.all_events)} The run's log is in the web UI: falaj up, run {result.run_id}."
             )
+
+    def _admit(self, name: str, run_id: str, keys: Sequence[Sequence[str]]) -> None:
+        verdict = gate.admission_of(self.parts).ask(run_id, keys, still_going=gate.still_going(self.instance))
+        if verdict.answer != "admit":
+            detail = {"job": name, "answer": verdict.answer, "sentence": verdict.sentence}
+            self.parts.audit.append(verdict.answer, subject=f"run/{run_id}", actor="falaj run", detail=detail)
+            raise AdmissionError(f"{name} was not started. {verdict.sentence}")
 
     def steps(self, name: str) -> int:
         """How many steps a job has."""
@@ -66,6 +86,8 @@ class Jobs:
 
     def _now(self, run: dg.DagsterRun) -> str:
         """Say which step a run is at."""
+        if run.status == dg.DagsterRunStatus.QUEUED and run.tags.get(gate.HOLD_TAG) == gate.HELD:
+            return f"{run.job_name} is held by admission: falaj approve {run.run_id[:8]} releases it"
         begun = self.instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.STEP_START, limit=1, ascending=False).records
         at = begun[0].event_log_entry.step_key if begun else None
         return f"{run.job_name} is at {at.replace('__', '/')}" if at else f"{run.job_name} is {run.status.value.lower().replace('_', ' ')}"

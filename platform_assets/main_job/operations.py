@@ -15,10 +15,12 @@ from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
 from platform_assets.errors import Fault, ReleaseError, ServingError, SourceError, SpecError
 from platform_assets.main_job import site
+from platform_assets.main_job.spending import spending_now
 from platform_assets.specs.catalogue import request_columns
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
 from resources import processes
+from resources.dagster_instance import gate
 from resources.home import write_atomically
 from resources.parts import Parts
 from resources.settings import Settings, apply_to_this_process
@@ -37,14 +39,15 @@ def open_parts(settings: Settings, model: str) -> Parts:
 
 
 def read_status(settings: Settings) -> dict[str, Any]:
-    """Return live version, traffic, last drift, last verdict, seconds spent and next scheduled run of every model."""
+    """Return live version, traffic, last drift, last verdict, spend against budget and next scheduled run of every model."""
     site.prepare(settings)
     apply_to_this_process(settings)
     parts = bind_parts(settings)
     with dg.DagsterInstance.get() as instance:
         models = [_status_of(model, parts, instance) for model in parts.catalogue.models.values()]
+        held = [{"run_id": run.run_id, "job": run.job_name} for run in gate.held_runs(instance)]
     running = [name for name in (site.WEB, site.DAEMON, site.SERVER) if processes.running(settings.home, name)]
-    return {"models": models, "running": running, "home": str(settings.home.root)}
+    return {"models": models, "running": running, "home": str(settings.home.root), "spend": spending_now(parts), "held": held}
 
 
 def _status_of(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> dict[str, Any]:
@@ -155,7 +158,8 @@ def list_releases(settings: Settings, model: str) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _find_release(settings: Settings, model: str, version: str | None) -> tuple[Parts, str]:
+def find_release(settings: Settings, model: str, version: str | None) -> tuple[Parts, str]:
+    """Return the parts and the digest of a release; the live one, else the newest, where no version is named. ReleaseError lists them."""
     rows = list_releases(settings, model)
     wanted = [row for row in rows if (row["version"] == version if version else row["live"])] or ([] if version else rows[-1:])
     if not wanted:
@@ -166,13 +170,13 @@ def _find_release(settings: Settings, model: str, version: str | None) -> tuple[
 
 def read_card(settings: Settings, model: str, version: str | None) -> str:
     """Return a release's model card as Markdown."""
-    parts, digest = _find_release(settings, model, version)
+    parts, digest = find_release(settings, model, version)
     return (parts.artefacts.path(digest) / "model_card.md").read_text()
 
 
 def verify_release(settings: Settings, model: str, version: str | None) -> tuple[str, int]:
     """Recompute every hash of a release; return digest and number of files, or raise ReleaseError naming the file."""
-    parts, digest = _find_release(settings, model, version)
+    parts, digest = find_release(settings, model, version)
     from platform_assets.stages.serving.bundle import verify_bundle
 
     return digest, verify_bundle(parts.artefacts.path(digest))

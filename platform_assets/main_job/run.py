@@ -18,6 +18,7 @@ from platform_assets.main_job import loop, site, summary
 from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.progress import Bars
 from platform_assets.main_job.report import write_report
+from platform_assets.main_job.spending import spending_now
 from resources import processes
 from resources.home import bind_sources, clear_scratch, hold, write_atomically
 from resources.serving import connect
@@ -38,7 +39,7 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
         _known_models(models, catalogue.models)
         ended = processes.end_orphans(settings.home)
         with dg.DagsterInstance.get() as instance:
-            jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars)
+            jobs = Jobs(instance, load_defs(parts).get_repository_def(), bars, parts)
             alone = processes.running(settings.home, site.DAEMON) is None
             if alone:
                 clear_scratch(settings.home)
@@ -61,7 +62,13 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             rows = [
                 summary.summarise_model(model, catalogue.dataset_of(name), parts, instance, since=began) for name, model in wanted.items()
             ]
-            result = {"models": rows, "report": "", "wall_seconds": round(time.monotonic() - started, 1), "peak_rss_bytes": peak["bytes"]}
+            result = {
+                "models": rows,
+                "report": "",
+                "spend": spending_now(parts),
+                "wall_seconds": round(time.monotonic() - started, 1),
+                "peak_rss_bytes": peak["bytes"],
+            }
             result["report"] = str(write_report(settings.home.reports, result, catalogue, parts, instance))
     return result
 

@@ -60,12 +60,17 @@ def summarise_model(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
         "gate": getattr(newest("gate_verdict", GateVerdict), "sentence", None),
         "rollout": verdict.sentence if verdict else None,
         "retraining": getattr(newest("retraining_verdict", RetrainingVerdict), "sentence", None),
-        "seconds": {
-            row["stage"]: round(row["wall_seconds"], 2)
-            for row in parts.ledger.totals(since=since)
-            if row["model"] in (model.name, dataset.name)
-        },
+        "seconds": _seconds(parts, {model.name, dataset.name}, since=since),
     }
+
+
+def _seconds(parts: Parts, names: set[str], *, since: float) -> dict[str, float]:
+    """Seconds by stage; a dataset's steps stand under the model that they were taken for, or under its own name."""
+    found: dict[str, float] = {}
+    for row in parts.ledger.totals(since=since):
+        if row["model"] in names:
+            found[row["stage"]] = round(found.get(row["stage"], 0.0) + row["wall_seconds"], 2)
+    return found
 
 
 def _candidates(model: ModelSpec, search: SearchResult | None, selection: Selection | None) -> list[dict[str, Any]]:

@@ -56,7 +56,25 @@ def print_status(value: Mapping[str, Any], console: Console) -> None:
         names = ("name", "live_version", "challenger", "rows_answered", "drift", "verdict", "seconds_spent", "next_run")
         table.add_row(*(_text(row[name]) for name in names))
     console.print(table)
+    print_spending(value["spend"], console)
+    for run in value["held"]:
+        console.print(f"held: {run['job']} ({run['run_id'][:8]}); falaj approve {run['run_id'][:8]} releases it", highlight=False)
     console.print(f"running: {', '.join(value['running']) or 'nothing'}; state in {value['home']}", soft_wrap=True, highlight=False)
+
+
+def print_spending(value: Mapping[str, Any], console: Console) -> None:
+    """Print a month's spend against budget: every tenant, and below it its models."""
+    table = Table(
+        "tenant", "model", "runs", "CPU h", "GPU h", "spent AED", "promised", "budget", "taken", title=f"Spend in {value['month']}",
+        title_justify="left",
+    )  # fmt: skip
+    for row in sorted([*value["tenants"], *value["models"]], key=lambda row: (row["tenant"], row.get("model", ""))):
+        hours = (f"{row['cpu_seconds'] / 3600:,.2f}", f"{row['gpu_seconds'] / 3600:,.2f}")
+        amounts = (f"{row['spent_aed']:,.2f}", f"{row['promised_aed']:,.2f}", _text(row["budget_aed"]))
+        taken = f"{row['share']:.0%}" if row["share"] is not None else "-"
+        name = row["tenant"] or "(for no model)"
+        table.add_row(name, row.get("model", "all"), _text(row["runs"]), *hours, *amounts, taken, style="" if "model" in row else "bold")
+    console.print(table)
 
 
 def print_benchmark(value: Mapping[str, Any], console: Console) -> None:
@@ -65,6 +83,22 @@ def print_benchmark(value: Mapping[str, Any], console: Console) -> None:
     for row in value["rows"]:
         table.add_row(*(_text(row[name]) for name in ("what", "value", "unit", "against", "must", "aim", "holds")))
     console.print(table)
+
+
+def print_reproduction(value: Mapping[str, Any], console: Console) -> None:
+    """Print what was compared, recorded beside found, and the outcome."""
+    table = Table("compared", "recorded", "made again")
+    inputs = value["training_set"]
+    table.add_row("training set", inputs["digest"][:12], inputs["found"][:12] if inputs["found"] else "taken from the store")
+    if "weights" in value:
+        weights, noted = value["weights"], value["conditions"]["recorded"]
+        table.add_row("weights", f"{weights['numbers']:,}", f"{weights['numbers'] - weights['different']:,} equal bit for bit")
+        for name, found in value["holdout"]["now"].items():
+            table.add_row(f"holdout {name}", f"{value['holdout']['recorded'][name]:.6f}", f"{found:.6f}")
+        for name, found in value["conditions"]["now"].items():
+            table.add_row(name, _text(noted[-1][name]) if noted else "not noted", _text(found))
+    console.print(table)
+    console.print(f"{value['model']}@{value['version']}: {value['outcome'].replace('_', ' ')}: {value['sentence']}.", highlight=False)
 
 
 def _text(value: object) -> str:

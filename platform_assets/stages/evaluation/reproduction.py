@@ -30,7 +30,10 @@ def judge_reproduction(
     after: float,
     tolerance: float,
 ) -> Reproduction:
-    """Weights must be equal in every bit where conditions are; else `metric` may differ by `tolerance`. `recorded` are those of each start."""
+    """Weights must be equal in every bit where conditions are; elsewhere `metric` may differ by `tolerance`.
+
+    `recorded` are the conditions of each start of the recorded training, where they changed.
+    """
     if weights.different == 0:
         return Reproduction("equal", f"all {weights.numbers:,} weights are equal, bit for bit")
     unequal = f"{weights.different:,} of {weights.numbers:,} weights differ, by at most {weights.largest:.3g}"

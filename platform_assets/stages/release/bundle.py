@@ -50,7 +50,8 @@ def write_bundle(
     """Write a release into an empty or new folder.
 
     Files: model.onnx, schema.json, samples.json, metrics.json, lineage.json, candidates.json, profile.json (drift reference and
-    importance, as monitoring made it), declaration.json (model and dataset as they were declared), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
+    importance, as monitoring made it), declaration.json (model and dataset as they were declared), model_card.md, model_card.html,
+    and manifest.json with the SHA-256 of each.
     """
     import pyarrow.parquet as pq
 

@@ -124,7 +124,7 @@ def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
 
 
 def test_the_inference_server_takes_the_bundle(bundle):
-    assert verify_bundle(bundle) == 9
+    assert verify_bundle(bundle) == 10
     assert load_bundle(bundle, model="m", digest="d" * 64).schema == SCHEMA
 
 
