@@ -25,8 +25,8 @@ def build_platform_defs(parts: Parts) -> dg.Definitions:
 def build_defs(parts: Parts) -> dg.Definitions:
     """Build the whole location from a catalogue; tests and trees outside the checkout come through here."""
     catalogue = parts.catalogue
-    datasets = [build_dataset_defs(dataset) for dataset in catalogue.datasets.values()]
-    models = [asset for name, model in catalogue.models.items() for asset in build_model_assets(model, catalogue.dataset_of(name))]
+    datasets = [build_dataset_defs(name, catalogue) for name in catalogue.datasets]
+    models = [asset for name in catalogue.models for asset in build_model_assets(name, catalogue)]
     return dg.Definitions.merge(*datasets, dg.Definitions(assets=models), build_platform_defs(parts))
 
 

@@ -11,15 +11,17 @@ from platform_assets import keys
 from platform_assets.components.dataset_steps import build_dataset_assets
 from platform_assets.components.scaffold import DatasetScaffolder
 from platform_assets.components.tree import catalogue_of
+from platform_assets.specs.catalogue import Catalogue
 from platform_assets.specs.dataset import DatasetSpec
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
-def build_dataset_defs(dataset: DatasetSpec) -> dg.Definitions:
+def build_dataset_defs(name: str, catalogue: Catalogue) -> dg.Definitions:
     """Build assets, checks, job and schedule of one dataset."""
-    assets = build_dataset_assets(dataset)
+    dataset = catalogue.datasets[name]
+    assets = build_dataset_assets(dataset, catalogue.compute)
     job = dg.define_asset_job(
         keys.refresh_job(dataset.name),
         selection=dg.AssetSelection.assets(*assets),
@@ -29,9 +31,9 @@ def build_dataset_defs(dataset: DatasetSpec) -> dg.Definitions:
     if dataset.refresh:
         # Declared is in force; a dataset without a source of its own waits until a person switches it on.
         status = dg.DefaultScheduleStatus.STOPPED if dataset.source.kind == "provided" else dg.DefaultScheduleStatus.RUNNING
-        name = keys.schedule_name(job.name, "declared")
+        rhythm = keys.schedule_name(job.name, "declared")
         schedules.append(
-            dg.ScheduleDefinition(name, job=job, cron_schedule=dataset.refresh, execution_timezone="UTC", default_status=status)
+            dg.ScheduleDefinition(rhythm, job=job, cron_schedule=dataset.refresh, execution_timezone="UTC", default_status=status)
         )
     return dg.Definitions(assets=assets, jobs=[job], schedules=schedules)
 
@@ -56,4 +58,4 @@ class Dataset(dg.Component):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build from the declaration with `extends` resolved."""
-        return build_dataset_defs(catalogue_of(context.defs_module_path).datasets[self.spec.name])
+        return build_dataset_defs(self.spec.name, catalogue_of(context.defs_module_path))

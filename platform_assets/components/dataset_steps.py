@@ -9,19 +9,22 @@ import dagster as dg
 
 from platform_assets import keys
 from platform_assets.components.step import Outcome, Step, build_check, build_step, picture
+from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.records import CheckResult, InForce, Ingestion, TablePin
+from platform_assets.stages.placement.binding import bind
 
 CODE_VERSION = "1"
 
 
-def build_dataset_assets(dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
-    """Build every asset of one dataset."""
+def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.AssetsDefinition]:
+    """Build every asset of one dataset, bound to the default profile."""
     from platform_assets.stages.validation.contract import check_names
 
     name = dataset.name
     states = {state: keys.dataset_key(name, state) for state in keys.DATASET_STATES}
-    build = partial(build_step, group=keys.dataset_group(name), owner=dataset.owner, code_version=CODE_VERSION)
+    binding = bind(compute.profiles[compute.default], name=compute.default)
+    build = partial(build_step, group=keys.dataset_group(name), owner=dataset.owner, code_version=CODE_VERSION, binding=binding)
     chain: list[tuple[str, Callable[[DatasetSpec, Step], Outcome], list[Sequence[str]], str, set[str], list[str]]] = [
         ("ingested", ingest_rows, [], "Rows as known at the data's time, merged by key into a Delta table.", {"deltalake"}, []),
         (

@@ -15,8 +15,10 @@ from platform_assets.components import monitoring_steps, release_steps, serving_
 from platform_assets.components.scaffold import ModelScaffolder
 from platform_assets.components.step import Outcome, Step, build_step
 from platform_assets.components.tree import catalogue_of
+from platform_assets.specs.catalogue import Catalogue
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
+from platform_assets.stages.placement.binding import Binding, bind
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -64,8 +66,9 @@ LIFE = (
 )  # fmt: skip
 
 
-def build_model_assets(model: ModelSpec, dataset: DatasetSpec) -> list[dg.AssetsDefinition]:
-    """Build every asset of one model."""
+def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinition]:
+    """Build every asset of one model, each bound to its profile."""
+    model, dataset = catalogue.models[name], catalogue.dataset_of(name)
     sources = [keys.dataset_key(dataset.name, "protected"), *(keys.features_key(dataset.name, view) for view in model.features.views)]
     return [
         build_step(
@@ -79,10 +82,16 @@ def build_model_assets(model: ModelSpec, dataset: DatasetSpec) -> list[dg.Assets
             code_version=CODE_VERSION,
             check_names=state.checks,
             tags={"falaj/tenant": model.tenant},
+            binding=_bind(model, state.name, catalogue),
             blocking=state.blocking,
         )
         for state in LIFE
     ]
+
+
+def _bind(model: ModelSpec, state: str, catalogue: Catalogue) -> Binding:
+    name, profile = catalogue.profile_of(model.name, state)
+    return bind(profile, name=name, tenant=model.tenant, model=model.name, impact=model.sla.impact)
 
 
 @scaffold_with(ModelScaffolder)
@@ -104,6 +113,5 @@ class ModelPipeline(dg.Component):
         return cls(attributes)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build with the dataset this model reads in this home."""
-        catalogue = catalogue_of(context.defs_module_path)
-        return dg.Definitions(assets=build_model_assets(catalogue.models[self.spec.name], catalogue.dataset_of(self.spec.name)))
+        """Build with the dataset this model reads in this home, and the compute catalogue."""
+        return dg.Definitions(assets=build_model_assets(self.spec.name, catalogue_of(context.defs_module_path)))

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
 
 from platform_assets.errors import FalajError
 from platform_assets.specs.records import from_mapping, to_json
+from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
+from platform_assets.stages.placement.resolution import IN_PROCESS, Placement, resolve
+from resources.dagster_instance.gate import MODEL_TAG, launcher_of
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from platform_assets import ports
+    from platform_assets.stages.placement.binding import Binding
     from resources.parts import Parts
 
 RECORD = "falaj/record"
@@ -61,10 +67,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Step:
-    """What the body of an asset works with: the run's context, the parts, and records of assets upstream."""
+    """What the body of an asset works with: the run's context, the parts, the meter of its cost, and records of assets upstream."""
 
     context: dg.AssetExecutionContext
     parts: Parts
+    meter: ports.Meter
+    placed: list[Placement] = field(default_factory=list)
 
     def find(self, key: Sequence[str], cls: type[T]) -> T | None:
         """Return the record of an asset, or None where it was never made."""
@@ -76,6 +84,20 @@ class Step:
         if record is None:
             raise dg.Failure(f"{'/'.join(key)} was never materialised; materialise it first.", allow_retries=False)
         return record
+
+    def place(self, *, threads: int | None = None, profile: str | None = None) -> Placement:
+        """Fit the asset's profile, or a larger one, onto this machine for a program to be started; its materialisation says so.
+
+        `threads` a process is the model's own word.
+        """
+        from resources.machine import look_at_machine
+
+        compute = self.parts.catalogue.compute
+        name = profile or self.parts.catalogue.profile_of_asset(self.context.asset_key.path)[0]
+        placement = resolve(compute.profiles[name], name=name, machine=look_at_machine(), threads=threads)
+        self.placed.append(placement)
+        self.say(f"{'/'.join(self.context.asset_key.path)} {placement.sentence}.")
+        return placement
 
     def say(self, sentence: str) -> None:
         """Write one line into the run's log."""
@@ -92,6 +114,7 @@ def build_step(
     owner: str,
     kinds: set[str],
     code_version: str,
+    binding: Binding,
     check_names: Sequence[str] = (),
     blocking: bool = True,
     tags: Mapping[str, str] | None = None,
@@ -110,24 +133,28 @@ def build_step(
         tags=tags,
         output_required=False,
         required_resource_keys={"parts"},
+        op_tags=binding.tags,
+        pool=binding.pool,
         check_specs=[dg.AssetCheckSpec(name, asset=asset_key, blocking=blocking) for name in check_names],
     )
     def _asset(context) -> Iterator[dg.MaterializeResult]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - dagster refuses deferred annotations here
         parts: Parts = context.resources.parts
-        model = key[1]
         parts.watcher.step("/".join((key[0], *key[2:])))
         _note_launch(context, parts)
-        with parts.ledger.measure(model=model, stage="/".join((key[0], *key[2:])), run_id=context.run.run_id):
+        with _measured(key, context, parts) as meter:
+            step = Step(context, parts, meter)
             try:
-                outcome = work(Step(context, parts))
+                outcome = work(step)
             except FalajError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
+            if outcome is not None and outcome.metadata.get("reused") is True:
+                meter.reused()
         if outcome is None:
             context.log.warning("%s: nothing was made; assets downstream are skipped.", "/".join(key))
             return
         yield dg.MaterializeResult(
             asset_key=asset_key,
-            metadata={**outcome.metadata, RECORD: dg.MetadataValue.json(json.loads(to_json(outcome.record)))},
+            metadata={**outcome.metadata, **_compute_metadata(step), RECORD: dg.MetadataValue.json(json.loads(to_json(outcome.record)))},
             check_results=list(outcome.checks),
             data_version=dg.DataVersion(outcome.version[:32]),
         )
@@ -135,18 +162,31 @@ def build_step(
     return _asset
 
 
+def _compute_metadata(step: Step) -> dict[str, Any]:
+    """What the asset's profile asks for, and what it got here: the placement of its last program, or this process."""
+    name, profile = step.parts.catalogue.profile_of_asset(step.context.asset_key.path)
+    asked = Placement(name, profile, IN_PROCESS).asked
+    got = asdict(step.placed[-1].got) if step.placed else asdict(IN_PROCESS)
+    return {"asked": dg.MetadataValue.json(asked), "got": dg.MetadataValue.json(got)}
+
+
+def _measured(key: Sequence[str], context: dg.AssetExecutionContext, parts: Parts) -> AbstractContextManager[ports.Meter]:
+    """Open the ledger for a step, by the same rules by which admission expected its cost."""
+    catalogue = parts.catalogue
+    tenant, model = payer_of(key, models=catalogue.models, run_model=context.run.tags.get(MODEL_TAG))
+    asked = asked_of(*catalogue.profile_of_asset(key))
+    return parts.ledger.measure(model=model, stage=stage_of(key), run_id=context.run.run_id, tenant=tenant, asked=asked)
+
+
 def _note_launch(context: dg.AssetExecutionContext, parts: Parts) -> None:
     """Write who launched this run into the audit log, once a run: the first step that runs says it."""
     subject, tags = f"run/{context.run.run_id}", context.run.tags
     if parts.audit.entries(subject=subject):
         return
-    launcher = next(
-        (tags[name] for name in ("dagster/sensor_name", "dagster/schedule_name", "falaj/actor") if name in tags), "web UI or API"
-    )
     parts.audit.append(
         "launch",
         subject=subject,
-        actor=launcher,
+        actor=launcher_of(tags),
         detail={"job": context.job_name, "tags": {k: v for k, v in tags.items() if k.startswith("falaj/")}},
     )
 

@@ -26,7 +26,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Got:
-    """What a training program is given: `gpus` devices or none, `processes` of `threads` each, on so many cores."""
+    """What a program is given: `gpus` devices or none, `processes` of `threads` each, on so many cores (0: all that are there)."""
 
     gpus: int
     device: str
@@ -38,6 +38,9 @@ class Got:
     def on_gpu(self) -> bool:
         """Whether there is a GPU for it."""
         return self.gpus > 0
+
+
+IN_PROCESS = Got(gpus=0, device="cpu", processes=1, threads=0, cores=0)  # a step's own work, in Dagster's process: nothing bounds it
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets.errors import StageError
@@ -39,6 +39,7 @@ def config_of(tags: dict[str, str]) -> dict:
     return json.loads(tags[K8S_CONFIG])
 
 
+@settings(deadline=None)  # cores are shared
 @given(profile=profiles)
 def test_every_binding_is_a_pod_that_dagster_k8s_and_kubernetes_take(profile: ComputeProfile) -> None:
     from dagster_k8s.job import get_user_defined_k8s_config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, NetworkSpec, StorageSpec
@@ -32,6 +32,7 @@ machines = st.builds(
 )
 
 
+@settings(deadline=None)  # cores are shared
 @given(profile=profiles, machine=machines, threads=st.none() | st.integers(1, 300))
 def test_nobody_gets_more_than_was_asked_or_than_is_there(profile: ComputeProfile, machine: Machine, threads: int | None) -> None:
     got = resolve(profile, name="any", machine=machine, threads=threads).got
@@ -97,6 +98,7 @@ def test_interfaces_and_storage_reach_the_program() -> None:
     assert resolve(CPU, name="p", machine=LAPTOP).cache_folder(Path("/c")) == Path("/c")
 
 
+@settings(deadline=None)  # cores are shared
 @given(busy=st.lists(st.floats(0, 100), min_size=1, max_size=64), data=st.data())
 def test_the_least_busy_cores_are_chosen(busy: list[float], data: st.DataObject) -> None:
     count = data.draw(st.integers(1, len(busy)))
