@@ -151,12 +151,12 @@ def _figures(samples: Sequence[Sample]) -> dict[str, float]:
     used = sum_up(samples)
     if used is None:
         return {}
-    losses = [sample.loss for sample in samples if sample.loss is not None]
+    losses = {sample.rank: sample.loss for sample in samples if sample.loss is not None}
     rates = {s.rank: [o.samples_per_second for o in samples if o.rank == s.rank and o.samples_per_second is not None] for s in samples}
     powers = [gpu.power_watts for sample in samples for gpu in sample.gpus if gpu.power_watts is not None]
     heats = [gpu.temperature_c for sample in samples for gpu in sample.gpus if gpu.temperature_c is not None]
     known: dict[str, float | None] = {
-        "loss": losses[-1] if losses else None,
+        "loss": fmean(losses.values()) if losses else None,
         "samples_per_second": sum(fmean(one) for one in rates.values() if one) if any(rates.values()) else None,
         "data_wait": used.data_wait,
         "cores": used.cpu_cores_mean,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import sys
@@ -171,7 +172,7 @@ class _Sampler:
 
     def _sample(self, process: _Process, gpus: list[dict[str, float | None]]) -> dict[str, Any]:
         now, figures = time.monotonic(), self._figures
-        samples, waited = figures.samples, figures.waited_seconds
+        samples, waited, loss = figures.samples, figures.waited_seconds, figures.loss
         then, cpu, samples_then, waited_then = self._before or (now, process.cpu_seconds, samples, waited)
         self._before = (now, process.cpu_seconds, samples, waited)
         passed = max(now - then, 1e-9)
@@ -182,7 +183,7 @@ class _Sampler:
             "rss_bytes": process.rss_bytes, "private_bytes": process.private_bytes, "gpus": gpus,
             "samples_per_second": round((samples - samples_then) / passed, 1) if learning else None,
             "data_wait": round(min(1.0, (waited - waited_then) / passed), 4) if learning else None,
-            "step": figures.step, "loss": figures.loss,
+            "step": figures.step, "loss": loss if loss is not None and math.isfinite(loss) else None,
         }  # fmt: skip
 
     def _write(self, line: dict[str, Any]) -> None:

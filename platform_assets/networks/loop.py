@@ -211,10 +211,12 @@ class Loop:
     def _pulse(self) -> None:
         run, now, done = self._course.run, time.monotonic(), self._done
         due = self._states is not None and not self._states.busy and now - self._saved_at >= run.checkpoint_seconds
-        finite = bool(torch.isfinite(self._losses))
+        lost = float(self._losses)
+        # This rank's part, as if the others were like it: the sampler's readers take the mean over ranks.
+        self._course.figures.loss = lost * self._world / max(1, self._step)
         seconds = (now - self._pulsed_at) / max(1, done - self._pulsed_step)
         stop, broken, due_by_time, slowest = highest(
-            [float(self._course.stop.reason is not None), float(not finite), float(due), seconds], fabric=self._course.fabric
+            [float(self._course.stop.reason is not None), float(not math.isfinite(lost)), float(due), seconds], fabric=self._course.fabric
         )
         self._pulsed_at, self._pulsed_step = now, done
         self._next_pulse = done + max(1, int(PULSE_SECONDS / max(slowest, 1e-9)))
@@ -231,7 +233,7 @@ class Loop:
             self._save()
         if now - self._told_at >= LINE_SECONDS:
             self._told_at = now
-            self._course.figures.loss = loss = total(float(self._losses), fabric=self._course.fabric) / max(1, self._step)
+            loss = total(lost, fabric=self._course.fabric) / max(1, self._step)
             rate = float(self._optimiser.param_groups[0]["lr"])
             self._course.report.step(f"{self._course.name}/steps", at=float(done), train_loss=loss, learning_rate=rate, **self._pace())
 
