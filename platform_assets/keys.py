@@ -14,6 +14,7 @@ MODEL_STATES = (
 DRIFT_SENSOR = "drift_found__retrain"
 NEW_ROWS_SENSOR = "rows_arrived__retrain"
 FAILURE_SENSOR = "run_failed__notify"
+HELD_SENSOR = "run_held__judge"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resources.parts import Parts
 
 _TICK_SECONDS = 5
+_HELD_SECONDS = 30
 
 
 def build_automation(parts: Parts) -> dg.Definitions:
@@ -29,7 +30,7 @@ def build_automation(parts: Parts) -> dg.Definitions:
     monitor = [build_monitor_job(model) for model in catalogue.models.values()]
     schedules = [schedule for name, model in catalogue.models.items() if (schedule := build_train_schedule(model, train[name]))]
     jobs = list(train.values())
-    sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts)] if jobs else []
+    sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs)] if jobs else []
     return dg.Definitions(jobs=[*jobs, *monitor], schedules=schedules, sensors=sensors)
 
 
@@ -76,6 +77,28 @@ def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.S
                 )
 
     return rows_arrived
+
+
+def _held_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=keys.HELD_SENSOR,
+        description="A run that admission holds is judged again: a new month, a raised budget, another's promise that fell due.",
+        jobs=jobs,
+        minimum_interval_seconds=_HELD_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def run_held(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        """Judge every held run again, the most urgent first, by the declarations as they stand now; it launches nothing itself."""
+        from resources.dagster_instance import gate
+        from resources.dagster_instance.coordinator import read_parts
+
+        held = sorted(gate.held_runs(context.instance), key=lambda run: int(run.tags.get("dagster/priority", "0")), reverse=True)
+        if not held:
+            return dg.SkipReason("No run is held.")
+        now = read_parts(parts.settings)
+        return dg.SkipReason(" ".join(f"{run.run_id[:8]}: {gate.judge_again(context.instance, run, now).sentence}" for run in held))
+
+    return run_held
 
 
 def _failure_sensor(parts: Parts) -> dg.SensorDefinition:

@@ -8,8 +8,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from platform_assets import keys
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
+from resources.dagster_instance.gate import MODEL_TAG, TENANT_TAG
 
-MODEL_TAG = "falaj/model"
 _MONITORED = ("production_log", "drift_report", "retraining_verdict")
 
 
@@ -37,7 +37,7 @@ def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition) ->
 
 
 def _build_job(name: str, assets: list[list[str]], model: ModelSpec, description: str) -> UnresolvedAssetJobDefinition:
-    tags = {MODEL_TAG: model.name, "falaj/tenant": model.tenant}
+    tags = {MODEL_TAG: model.name, TENANT_TAG: model.tenant}
     return dg.define_asset_job(
         name, selection=dg.AssetSelection.assets(*(dg.AssetKey(key) for key in assets)), tags=tags, description=description
     )

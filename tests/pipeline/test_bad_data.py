@@ -198,4 +198,4 @@ def test_a_wrong_call_ends_with_one_sentence_and_leaves_nothing(tmp_path: Path, 
 
 
 def _jobs(deliveries: Deliveries, instance: dg.DagsterInstance) -> Jobs:
-    return Jobs(instance, deliveries.tiny.repository(), Bars(Console(file=io.StringIO())))
+    return Jobs(instance, deliveries.tiny.repository(), Bars(Console(file=io.StringIO())), deliveries.tiny.parts)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from platform_assets.specs.compute import ComputeProfile, Impact, SlaSpec
+from platform_assets.specs.compute import Impact, SlaSpec
 
 LONGEST_WAIT: Mapping[Impact, timedelta] = MappingProxyType(
     {"critical": timedelta(minutes=10), "high": timedelta(hours=1), "normal": timedelta(hours=6), "low": timedelta(hours=24)}
@@ -31,8 +31,3 @@ def queue_priority(asked_at: float, *, slas: Iterable[SlaSpec]) -> int:
     """
     nearest = min((virtual_deadline(asked_at, sla=sla) for sla in slas), default=virtual_deadline(asked_at, sla=SlaSpec()))
     return _HORIZON - int(nearest)
-
-
-def priority_class(profile: ComputeProfile, *, impact: Impact) -> str:
-    """Return the Kubernetes PriorityClass: the profile's own, or that of the business impact."""
-    return profile.priority_class or f"falaj-{impact}"

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_assets.specs.compute import ComputeProfile, SlaSpec
-from platform_assets.stages.admission.urgency import LONGEST_WAIT, priority_class, queue_priority, virtual_deadline
+from platform_assets.specs.compute import SlaSpec
+from platform_assets.stages.admission.urgency import LONGEST_WAIT, queue_priority, virtual_deadline
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 IMPACTS = ("low", "normal", "high", "critical")
@@ -100,9 +100,3 @@ def test_every_priority_is_above_that_of_a_run_without_one():
 def test_a_run_for_several_models_is_as_urgent_as_the_most_urgent_of_them():
     both = [SlaSpec(impact="low"), SlaSpec(impact="critical")]
     assert queue_priority(NOW, slas=both) == queue_priority(NOW, slas=both[1:])
-
-
-def test_the_profiles_own_priority_class_wins_over_the_impacts():
-    profile = ComputeProfile(cpu=1, memory="1Gi", price_aed_per_hour=0)
-    assert priority_class(profile, impact="critical") == "falaj-critical"
-    assert priority_class(profile.model_copy(update={"priority_class": "gold"}), impact="critical") == "gold"

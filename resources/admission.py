@@ -1,0 +1,134 @@
+"""Admission over one home: declarations and ledger in, a verdict and a promise out. How Dagster holds a run is in dagster_instance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from platform_assets.specs.spending import NOBODY, Entry, Month, Payer, Spending, Verdict
+from platform_assets.stages.admission.budget import Account, Budgets, open_accounts, share_of, shrink
+from platform_assets.stages.admission.cost import LAST_RUNS, Bill, Need, write_bill
+from platform_assets.stages.admission.payer import asked_of, payer_of, run_model_of, stage_of
+from platform_assets.stages.admission.urgency import queue_priority
+from platform_assets.stages.admission.verdict import judge
+from platform_assets.stages.governance.residency import find_breaches
+
+if TYPE_CHECKING:
+    from platform_assets import ports
+    from platform_assets.specs.catalogue import Catalogue
+
+_GRACE_SECONDS = 60.0  # between a promise and the run that stands in Dagster's database
+Ended = Callable[[Sequence[str]], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Judges runs by the assets they would make (keys of three parts)."""
+
+    catalogue: Catalogue
+    ledger: ports.Ledger
+    now: Callable[[], float] = time.time
+
+    def ask(self, run_id: str, keys: Sequence[Sequence[str]], *, still_going: Ended, approved: bool = False) -> Verdict:
+        """Judge a run; an admitted one is promised what it is expected to cost, until it ends. An approved one is promised it anyway.
+
+        `still_going` says which of these runs have not ended: what was promised to the others is forgotten first.
+        """
+        month = Month.of(self.now())
+        bills = self.bills(keys)
+        breaches = [f"{breach.sentence}." for breach in find_breaches(self.catalogue, keys)]
+        self._settle(still_going)
+        verdicts: list[Verdict] = []
+
+        def decide(spending: Spending) -> dict[Payer, float] | None:
+            accounts = open_accounts(bills, spending=spending, budgets=self.budgets)
+            verdict = judge(bills, accounts=accounts, month=month, residency=breaches)
+            verdicts.append(verdict)
+            admitted = verdict.answer == "admit" or (approved and verdict.answer == "hold")
+            return {payer: aed for payer, aed in verdict.expected.items() if aed > 0} if admitted else None
+
+        self.ledger.promise(run_id, month=month, judge=decide)
+        return verdicts[-1]
+
+    def bills(self, keys: Sequence[Sequence[str]]) -> list[Bill]:
+        """Return what each payer's part of a run is expected to cost."""
+        needs: dict[Payer, list[Need]] = {}
+        run_model = run_model_of(keys, models=self.catalogue.models)
+        for key in keys:
+            payer = payer_of(key, models=self.catalogue.models, run_model=run_model)
+            asked = asked_of(*self.catalogue.profile_of_asset(key))
+            needs.setdefault(payer, []).append(Need(*payer, stage_of(key), asked))
+        return [self._bill(payer, parts) for payer, parts in needs.items() if payer[0] != NOBODY]
+
+    def _bill(self, payer: Payer, needs: list[Need]) -> Bill:
+        past: list[Entry] = self.ledger.history(payer[1], last=LAST_RUNS)
+        return write_bill(needs, past, max_cost_aed=self.catalogue.models[payer[1]].training.max_cost_aed)
+
+    def _settle(self, still_going: Ended) -> None:
+        promised = {run_id: at for run_id, at in self.ledger.promised_runs().items() if at < self.now() - _GRACE_SECONDS}
+        going = set(still_going(list(promised)))
+        for run_id in promised:
+            if run_id not in going:
+                self.ledger.settle(run_id)
+
+    @property
+    def budgets(self) -> Budgets:
+        """Declared budgets."""
+        tenants = {name: tenant.budget for name, tenant in self.catalogue.compute.tenants.items() if tenant.budget}
+        return Budgets(tenants, {name: model.budget for name, model in self.catalogue.models.items() if model.budget})
+
+    def priority(self, keys: Sequence[Sequence[str]]) -> int:
+        """Return the place in Dagster's queue of a run that is asked for now."""
+        names = {key[1] for key in keys if key[0] == "model"} & set(self.catalogue.models)
+        return queue_priority(self.now(), slas=[self.catalogue.models[name].sla for name in sorted(names)])
+
+    def shrink(self, model: str, count: int) -> tuple[int, str]:
+        """Return how many of the trials or replicas that a model asks for may run now, and why, in one sentence."""
+        accounts = self._accounts_of(model)
+        allowed = shrink(count, share=share_of(accounts))
+        if allowed == count:
+            return count, f"All {count} may run."
+        tightest = min(accounts, key=lambda account: account.share)
+        taken, limit = tightest.taken, tightest.budget.aed_per_month
+        return allowed, f"{allowed} of {count} may run: {tightest.name} has taken {taken:,.2f} of its {limit:,.2f} AED this month."
+
+    def _accounts_of(self, model: str) -> tuple[Account, ...]:
+        bill = Bill(self.catalogue.models[model].tenant, model, 0.0, "", free=True)
+        return open_accounts([bill], spending=self.ledger.spending(Month.of(self.now())), budgets=self.budgets)
+
+    def overview(self, month: Month) -> dict[str, Any]:
+        """Return a month's spend against budget: rows by tenant and model, and by tenant, with hours; plain values."""
+        spending, entries = self.ledger.spending(month), self.ledger.entries(month)
+        tenants, models = self.budgets.tenants, self.budgets.models
+        payers = sorted({*spending.spent, *spending.promised, *((model.tenant, name) for name, model in self.catalogue.models.items())})
+        rows = [
+            {"tenant": tenant, "model": model, **_figures(spending, entries, (tenant, model)), **_against(models.get(model))}
+            for tenant, model in payers
+        ]
+        names = sorted({tenant for tenant, _ in payers if tenant != NOBODY} | set(tenants))
+        sums = [{"tenant": name, **_figures(spending, entries, (name, None)), **_against(tenants.get(name))} for name in names]
+        for row in (*rows, *sums):
+            row["share"] = (row["spent_aed"] + row["promised_aed"]) / row["budget_aed"] if row["budget_aed"] else None
+        return {"month": str(month), "currency": "AED", "models": rows, "tenants": sums}
+
+
+def _figures(spending: Spending, entries: Sequence[Entry], payer: tuple[str, str | None]) -> dict[str, float | int]:
+    tenant, model = payer
+
+    def mine(other: Payer) -> bool:
+        return other[0] == tenant and model in (None, other[1])
+
+    steps = [entry for entry in entries if mine((entry.tenant, entry.model))]
+    return {
+        "runs": len({entry.run_id for entry in steps}),
+        "cpu_seconds": round(sum(entry.cpu_seconds for entry in steps), 3),
+        "gpu_seconds": round(sum(entry.gpu_seconds for entry in steps), 3),
+        "spent_aed": round(sum(aed for other, aed in spending.spent.items() if mine(other)), 6),
+        "promised_aed": round(sum(aed for other, aed in spending.promised.items() if mine(other)), 6),
+    }
+
+
+def _against(budget: Any) -> dict[str, Any]:
+    return {"budget_aed": budget.aed_per_month if budget else None, "when_spent": budget.when_spent if budget else None}
