@@ -5,20 +5,18 @@ No wall time enters: `created` is the newest event of the training set. Storing,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.answers import open_model
-from platform_assets.errors import ReleaseError
+from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.release.model_card import render_html, render_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -84,32 +82,11 @@ def write_bundle(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     manifest = {"model": model.name, "candidate": selection.chosen.name, "created": training_set.last_event, "files": list_files(folder)}
-    (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(to_json(manifest), encoding="utf-8")
 
 
 def _declared(spec: ModelSpec | DatasetSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True)
-
-
-def list_files(folder: Path) -> list[dict[str, str]]:
-    """Return path and SHA-256 of every file of a bundle but its manifest, by path."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json")
-    return [{"path": path.relative_to(folder).as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
-
-
-def check_bundle(folder: Path) -> dict[str, Any]:
-    """Return a bundle's manifest; a file that is missing, altered or not listed raises ReleaseError naming it."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
-        listed: Mapping[str, str] = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(f"{folder} holds no release: manifest.json cannot be read ({error})") from error
-    found = {entry["path"]: entry["sha256"] for entry in list_files(folder)}
-    wrong = sorted(name for name in {*listed, *found} if listed.get(name) != found.get(name))
-    if wrong:
-        state = "missing" if wrong[0] not in found else "not listed" if wrong[0] not in listed else "altered"
-        raise ReleaseError(f"{folder / wrong[0]} is {state}; the release is not what its manifest says, make or restore it again")
-    return manifest
 
 
 def make_samples(rows: pa.Table, *, schema: FeatureSchema, answer: Callable[[pa.Table], np.ndarray]) -> dict[str, Any]:

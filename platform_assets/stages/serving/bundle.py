@@ -5,7 +5,6 @@ Reading requests is columns.py; choosing which bundle answers is traffic.py.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from platform_assets.errors import RequestError, ServingError
+from platform_assets.errors import ReleaseError, RequestError, ServingError
+from platform_assets.manifests import MANIFEST_FILE, read_release
 from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.serving.columns import Encoded, RowReader
 
-MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE, MANIFEST_FILE = "model.onnx", "schema.json", "samples.json", "manifest.json"
+MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE = "model.onnx", "schema.json", "samples.json"
 TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
 MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
 VERSION_DIGITS = 12
@@ -75,10 +75,7 @@ class Bundle:
 
 def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:
     """Verify every file, build the session, warm it and hold it against the recorded answers; anything wrong is a ServingError."""
-    manifest = _read_manifest(path)
-    if manifest["model"] != model:
-        raise ServingError(f"{path} is a release of {manifest['model']}, {model} was asked for")
-    files = _verified_files(manifest, path)
+    files = _read_files(path, model=model)
     try:
         schema = read_record(FeatureSchema, files[SCHEMA_FILE])
         samples = json.loads(files[SAMPLES_FILE])
@@ -106,47 +103,18 @@ def _options() -> Any:
     return options
 
 
-def verify_bundle(path: Path) -> int:
-    """Recompute every hash of a release; return how many files it has, or raise ServingError naming the one that is wrong."""
-    return len(_verified_files(_read_manifest(path), path))
-
-
-def _verified_files(manifest: dict[str, Any], path: Path) -> dict[str, bytes]:
-    """Read every listed file; the bytes that were hashed are the bytes that are used."""
-    listed = {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+def _read_files(path: Path, *, model: str) -> dict[str, bytes]:
+    """Read a release whose every hash holds, and which is this model's."""
+    try:
+        manifest, files = read_release(path)
+    except ReleaseError as error:
+        raise ServingError(str(error)) from error
     needed = (MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE)
-    if missing := [name for name in needed if name not in listed]:
+    if missing := [name for name in needed if name not in files]:
         raise ServingError(f"{path / MANIFEST_FILE} does not list {', '.join(missing)}; a release needs {', '.join(needed)}")
-    files = {}
-    for name, expected in listed.items():
-        files[name] = _read_inside(path, name)
-        found = hashlib.sha256(files[name]).hexdigest()
-        if found != expected:
-            raise ServingError(f"{path / name} was altered: its SHA-256 is {found[:12]}..., the manifest says {str(expected)[:12]}...")
+    if manifest["model"] != model:
+        raise ServingError(f"{path} is a release of {manifest['model']}, {model} was asked for")
     return files
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST_FILE).read_bytes())
-        whole = isinstance(manifest["model"], str) and all(
-            isinstance(entry["path"], str) and isinstance(entry["sha256"], str) for entry in manifest["files"]
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServingError(f"{path} holds no release: {MANIFEST_FILE} cannot be read ({error})") from error
-    if not whole:
-        raise ServingError(f"{path / MANIFEST_FILE} is wrong; it needs model, and files as a list of path and sha256")
-    return dict(manifest)
-
-
-def _read_inside(folder: Path, name: str) -> bytes:
-    file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise ServingError(f"{folder / MANIFEST_FILE} names {name!r}, which is outside the release")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ServingError(f"{file} of the release cannot be read: {error.strerror}") from error
 
 
 def _check_inputs(bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from platform_assets.errors import ReleaseError
+from platform_assets.manifests import read_release
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
@@ -21,10 +22,10 @@ from platform_assets.specs.records import (
 )
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report
-from platform_assets.stages.release.bundle import check_bundle, write_bundle
+from platform_assets.stages.release.bundle import write_bundle
 from platform_assets.stages.release.gates import judge
 from platform_assets.stages.release.selection import select
-from platform_assets.stages.serving.bundle import load_bundle, verify_bundle
+from platform_assets.stages.serving.bundle import load_bundle
 from resources.artifacts import FolderArtifactStore
 
 SCHEMA = FeatureSchema(
@@ -124,7 +125,6 @@ def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
 
 
 def test_the_inference_server_takes_the_bundle(bundle):
-    assert verify_bundle(bundle) == 10
     assert load_bundle(bundle, model="m", digest="d" * 64).schema == SCHEMA
 
 
@@ -138,7 +138,8 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 
 
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
-    manifest = check_bundle(bundle)
+    manifest, files = read_release(bundle)
+    assert len(files) == 10
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 
@@ -148,7 +149,7 @@ def test_a_changed_bundle_is_refused_by_name(parts, tmp_path, change, word):
     folder = make(parts, tmp_path / "b")
     change(folder)
     with pytest.raises(ReleaseError, match=word):
-        check_bundle(folder)
+        read_release(folder)
 
 
 def test_the_card_says_what_for_how_good_and_why_the_others_were_not_taken(bundle):
@@ -182,3 +183,18 @@ def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change
     assert two.windows[0] == one.windows[0]
     assert two.first_drifted_row == 0
     assert [p.labelled for p in two.performance] == [100, 100]
+
+
+def test_the_declarations_of_the_day_are_kept_and_read_back(bundle):
+    declared = json.loads((bundle / "declaration.json").read_text())
+    assert ModelSpec.model_validate(declared["model"]) == MODEL
+    assert DatasetSpec.model_validate(declared["dataset"]) == DATASET
+
+
+def test_a_manifest_that_names_a_file_outside_the_release_is_refused(bundle, tmp_path):
+    folder, manifest = tmp_path / "b", json.loads((bundle / "manifest.json").read_text())
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(b"x")
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "files": [{"path": "../secret", "sha256": "0"}]}))
+    with pytest.raises(ReleaseError, match=r"names '\.\./secret', which is outside the release"):
+        read_release(folder)
