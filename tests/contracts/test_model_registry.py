@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from platform_assets.errors import StateError
+from platform_assets.specs.records import Point
 from resources.mlflow_registry import MlflowRegistry
 from resources.testing.registry import MemoryRegistry
 
@@ -33,6 +34,19 @@ def train(registry, model):
 
 def test_every_training_is_a_run_of_its_own(registry, model):
     assert train(registry, model) != train(registry, model)
+
+
+def test_a_training_is_logged_into_the_run_that_was_opened_for_it(registry, model):
+    run_id = registry.start_training(model, {"dagster_run": "r"})
+    registry.log_live(run_id, [Point(10.0, 5, {"live/loss": 0.7}), Point(20.0, 9, {"live/loss": 0.6, "system/cores": 2.0})])
+    assert registry.log_training(model, {"width": 32}, {"auroc": 0.9}, [], {"spec": "abc"}, run_id=run_id) == run_id
+    given_up = registry.start_training(model, {})
+    registry.drop_training(given_up)
+    assert given_up != run_id
+
+
+def test_figures_of_a_run_that_is_not_there_are_lost_and_stop_nobody(registry):
+    registry.log_live("0" * 32, [Point(10.0, 5, {"live/loss": 0.7})])
 
 
 def test_the_same_digest_is_the_same_version_and_another_is_the_next(registry, model, tmp_path):
@@ -70,6 +84,20 @@ def test_mlflow_holds_parameters_metrics_tags_and_the_curve_by_step(mlflow, mode
     assert (run.data.params, run.data.metrics["auroc"], run.data.tags["spec"]) == ({"width": "32"}, 0.9, "abc")
     assert [(point.step, point.value) for point in client.get_metric_history(run_id, "curve/loss")] == [(0, 0.7), (1, 0.5)]
     assert run.info.status == "FINISHED"
+
+
+def test_mlflow_shows_a_running_training_by_step_and_time_and_how_it_ended(mlflow, model):
+    client, run_id = mlflow._connect(), mlflow.start_training(model, {"dagster_run": "r"})
+    mlflow.log_live(run_id, [Point(10.5, 5, {"live/loss": 0.7}), Point(20.0, 9, {"live/loss": 0.6})])
+    running = client.get_run(run_id)
+    assert (running.info.status, running.data.tags["dagster_run"], running.data.metrics) == ("RUNNING", "r", {"live/loss": 0.6})
+    history = client.get_metric_history(run_id, "live/loss")
+    assert [(point.step, point.timestamp, point.value) for point in history] == [(5, 10_500, 0.7), (9, 20_000, 0.6)]
+    mlflow.log_training(model, {}, {"auroc": 0.9}, [], {}, run_id=run_id)
+    assert (client.get_run(run_id).info.status, client.get_run(run_id).data.metrics["auroc"]) == ("FINISHED", 0.9)
+    given_up = mlflow.start_training(model, {})
+    mlflow.drop_training(given_up)
+    assert client.get_run(given_up).info.status == "FAILED"
 
 
 def test_a_long_curve_is_logged_whole(mlflow, model):
