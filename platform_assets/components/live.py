@@ -79,7 +79,7 @@ class TrainingWatch:
             "run": self._step.context.run.run_id[:8],
         }
         self._step.parts.live_metrics.show(self._name, render(list(self._newest.values()), labels=labels))
-        if self._recent and new[-1].at - self._shown >= max(FIRST_GAP_SECONDS, GAP_GROWTH * (self._shown - self._began)):
+        if self._recent and is_due(new[-1].at, shown=self._shown, began=self._began):
             self._show(new[-1].at)
 
     def end(self) -> Used | None:
@@ -87,7 +87,9 @@ class TrainingWatch:
         self.poll()
         self._step.parts.live_metrics.withdraw(self._name)
         if self._recent:
-            self._show(self._recent[-1].at, end=True)
+            self._show(self._recent[-1].at)
+        if self._points:
+            self._log()
         return sum_up(read_samples(self._out))
 
     def give_up(self) -> None:
@@ -95,7 +97,7 @@ class TrainingWatch:
         if self.mlflow_run is not None:
             self._step.parts.registry.drop_training(self.mlflow_run)
 
-    def _show(self, at: float, *, end: bool = False) -> None:
+    def _show(self, at: float) -> None:
         """Put one observation into the run; MLflow gets it with those that waited for it to be opened."""
         assert self._began is not None
         figures, step = _figures(self._recent), max(sample.step for sample in self._recent)
@@ -109,11 +111,9 @@ class TrainingWatch:
             )
         )
         self._points.append(Point(at, step, {_MLFLOW.get(name, f"system/{name}"): value for name, value in figures.items()}))
-        if end or self.mlflow_run is not None or at - self._began >= MLFLOW_AFTER_SECONDS:
+        if self.mlflow_run is not None or at - self._began >= MLFLOW_AFTER_SECONDS:
             self._log()
-        state = {"mlflow_run": self.mlflow_run, "shown": self._shown}
-        with contextlib.suppress(OSError):  # on a full disk the next watch shows some figures twice
-            (self._out / STATE).write_text(json.dumps(state))
+        self._keep()
 
     def _log(self) -> None:
         registry = self._step.parts.registry
@@ -124,8 +124,14 @@ class TrainingWatch:
                 self._step.context.log.warning("The training goes on unseen by MLflow: %s", error)
                 self._points.clear()
                 return
+            self._keep()
         registry.log_live(self.mlflow_run, self._points)
         self._points.clear()
+
+    def _keep(self) -> None:
+        """Leave word for the watch after this one, should this process be killed."""
+        with contextlib.suppress(OSError):  # on a full disk the next one shows some figures twice
+            (self._out / STATE).write_text(json.dumps({"mlflow_run": self.mlflow_run, "shown": self._shown}))
 
     def _alert(self, new: Sequence[Sample]) -> None:
         limit = self._watched.profile.idle_alert
@@ -141,6 +147,11 @@ class TrainingWatch:
             )
             self._step.context.log.warning(sentence)
             self._step.parts.notifier.notify(f"{self._watched.model}: a held GPU idles", sentence, severity="warning")
+
+
+def is_due(at: float, *, shown: float, began: float) -> bool:
+    """Whether an observation is due at a time, the last one having been `shown` (0: none yet)."""
+    return at - shown >= max(FIRST_GAP_SECONDS, GAP_GROWTH * (shown - began))
 
 
 _MLFLOW = {"loss": "live/loss", "samples_per_second": "live/samples_per_second", "data_wait": "live/data_wait"}
