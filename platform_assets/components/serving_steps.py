@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -12,6 +13,9 @@ from platform_assets.components.step import Outcome, Step, build_check, fingerpr
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import ArmFigures, Release, RolloutVerdict, to_json
+
+if TYPE_CHECKING:
+    from platform_assets.stages.retraining.outcome import RetrainingOutcome
 
 CODE_VERSION = "1"
 
@@ -52,8 +56,10 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
         parts.registry.set_alias(model.name, "champion", release.registry_version)
     if verdict.outcome != "inconclusive":
         parts.registry.set_alias(model.name, "challenger", None)
-    outcome = "helped" if verdict.outcome == "live" else "did_not_help"
-    close_retraining(parts, model.name, outcome=outcome, why=verdict.sentence, at=parts.clock.now(dataset.name))
+    gain = _measure_gain(model, step, release=release, verdict=verdict)
+    outcome = gain.outcome if gain else "helped" if verdict.outcome == "live" else "did_not_help"
+    why = f"{verdict.sentence}; {gain.sentence}" if gain else verdict.sentence
+    close_retraining(parts, model.name, outcome=outcome, why=why, at=parts.clock.now(dataset.name))
     proven = parts.serving.status(model.name).get("live") == verdict.live_digest
     parts.audit.append(
         "rollout",
@@ -71,8 +77,29 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
     metadata = {
         "outcome": verdict.outcome, "verdict": verdict.sentence, "samples": dg.MetadataValue.md(_arms_table(arms)),
         "disagreement": verdict.disagreement, "compared_rows": verdict.compared_rows, "evidence": dg.MetadataValue.text(to_json(verdict)),
+        **({"gain": gain.gain, "against_the_previous": gain.sentence} if gain else {}),
     }  # fmt: skip
     return Outcome(verdict, fingerprint(verdict), metadata, [check])
+
+
+def _measure_gain(model: ModelSpec, step: Step, *, release: Release, verdict: RolloutVerdict) -> RetrainingOutcome | None:
+    """Judge the new live release and the one that it replaced on the newest labelled holdout.
+
+    None where nothing was replaced, or where the two read different features and cannot be compared.
+    """
+    from platform_assets.stages.release.scoring import score_bundle
+    from platform_assets.stages.retraining.outcome import judge_outcome
+
+    parts = step.parts
+    releases = [entry["detail"]["digest"] for entry in parts.audit.entries(subject=f"model/{model.name}") if entry["action"] == "release"]
+    replaced = next((digest for digest in releases if verdict.previous and digest.startswith(verdict.previous)), None)
+    if verdict.outcome != "live" or replaced in (None, release.digest):
+        return None
+    holdout = parts.artefacts.path(release.training_set)
+    before, after = (score_bundle(parts.artefacts.path(digest), holdout, kind=model.target.kind) for digest in (replaced, release.digest))
+    if before is None or after is None:
+        return None
+    return judge_outcome(model.leading_metric, before=before[model.leading_metric], after=after[model.leading_metric])
 
 
 def _arms_table(arms: list[ArmFigures]) -> str:

@@ -131,6 +131,6 @@ def test_an_outcome_follows_the_direction_of_the_metric():
     assert judge_outcome("auroc", before=0.8, after=0.82).outcome == "helped"
     assert judge_outcome("auroc", before=0.8, after=0.8).outcome == "did_not_help"
     assert judge_outcome("log_loss", before=0.5, after=0.4).gain == pytest.approx(0.1)
-    assert "champion stays" in judge_outcome("log_loss", before=0.4, after=0.5).sentence
+    assert "did not help: log_loss 0.4000 before, 0.5000 after" in judge_outcome("log_loss", before=0.4, after=0.5).sentence
     with pytest.raises(ValueError, match="known: auroc"):
         judge_outcome("recall", before=0.1, after=0.2)
