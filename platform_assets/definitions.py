@@ -8,6 +8,7 @@ import dagster as dg
 
 from platform_assets.components.automation import build_automation
 from platform_assets.components.dataset import build_dataset_defs
+from platform_assets.components.executors import executor_of
 from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
 from platform_assets.ports import Watcher
@@ -19,7 +20,9 @@ SHIPPED = CHECKOUT / "platform_assets" / "defs"
 
 def build_platform_defs(parts: Parts) -> dg.Definitions:
     """Build what holds for every model: the parts, the executor, jobs, schedules and sensors."""
-    return dg.Definitions.merge(dg.Definitions(resources={"parts": parts}, executor=dg.in_process_executor), build_automation(parts))
+    return dg.Definitions.merge(
+        dg.Definitions(resources={"parts": parts}, executor=executor_of(parts.settings.environment)), build_automation(parts)
+    )
 
 
 def build_defs(parts: Parts) -> dg.Definitions:

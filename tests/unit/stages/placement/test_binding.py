@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import get_args
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets.errors import StageError
-from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, StorageSpec, TolerationSpec
+from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, Impact, StorageSpec, TolerationSpec
 from platform_assets.stages.placement.binding import COMPUTE, GPUS, IMPACT, K8S_CONFIG, K8S_RESOURCES, bind, bind_pod, bind_run
 
 CPU = ComputeProfile(cpu=2, memory="4Gi", price_aed_per_hour=1)
@@ -91,3 +94,12 @@ def test_one_pod_for_several_steps_is_as_large_as_the_largest() -> None:
 def test_one_pod_never_holds_a_gpu_through_steps_that_may_not_have_one() -> None:
     with pytest.raises(StageError, match=r"profiles with GPUs \(gpu\) and without \(cpu\)"):
         bind_pod([bind(CPU, name="cpu").tags, bind(GPU, name="gpu").tags])
+
+
+def test_every_business_impact_has_a_priority_class_on_the_cluster(checkout: Path) -> None:
+    documents = yaml.safe_load_all((checkout / "infra" / "kubernetes" / "priority-classes.yaml").read_text())
+    values = {document["metadata"]["name"]: document["value"] for document in documents}
+    named = [
+        config_of(dict(bind(CPU, name="p", impact=impact).tags))["pod_spec_config"]["priority_class_name"] for impact in get_args(Impact)
+    ]
+    assert sorted(values, key=values.__getitem__) == named
