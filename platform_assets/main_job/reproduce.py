@@ -149,7 +149,7 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
     if last is not None:
         files["run"] = asdict(last.run_plan())
     out.mkdir()
-    command = [sys.executable, *_launcher(last.processes if last else 1), "-m", "platform_assets.stages.training"]
+    command = [sys.executable, *_launcher(last.processes if last else 1), "platform_assets.stages.training"]
     for name, value in files.items():
         file = out.parent / f"{name}.json"
         file.write_text(json.dumps(value))
@@ -169,7 +169,10 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
 
 
 def _launcher(processes: int) -> list[str]:
-    return [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    if processes == 1:
+        return ["-m"]
+    # Without the `--` torchrun reads our --run as its own --run-path.
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
 
 
 def _gone_sentence(gone: Sequence[str]) -> str:

@@ -78,7 +78,7 @@ class Progress:
 
 def open_progress(out: Path) -> Progress:
     """Progress for a program that writes into `out`, to be used in a `with`; other ranks than 0 keep silent."""
-    return Progress(out / PROGRESS, speaks=_place().rank == 0)
+    return Progress(out / PROGRESS, speaks=place_here().rank == 0)
 
 
 def _open_pipes() -> Any | None:
@@ -115,7 +115,7 @@ def sample_machine(out: Path, *, every_seconds: float, figures: Figures) -> Iter
     core), "rss_bytes", "private_bytes" (no mapped files), "gpus": [{"index", "utilisation" (0 to 1), "memory_bytes",
     "memory_total_bytes", "power_watts", "temperature_c"}], "samples_per_second", "data_wait" (share of the time), "step", "loss"}.
     """
-    place = _place()
+    place = place_here()
     out.mkdir(parents=True, exist_ok=True)
     path = out / ("telemetry.jsonl" if place.rank == 0 else f"telemetry-{place.rank:05d}.jsonl")
     sampler = _Sampler(path, place=place, figures=figures)
@@ -130,25 +130,32 @@ def sample_machine(out: Path, *, every_seconds: float, figures: Figures) -> Iter
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where this process stands among those of its training, and the GPUs it may see (None: all)."""
+class Place:
+    """Where this process stands among those of its training, and the GPUs it may see (None: all).
+
+    `restarts` counts how often torchrun started its workers again.
+    """
 
     rank: int
+    size: int
+    restarts: int
     local_rank: int
     local_size: int
     node: int
     visible: str | None
 
 
-def _place() -> _Place:
+def place_here() -> Place:
     """Read what torchrun and CUDA set for this process; alone, it is rank 0 of 1."""
     told = os.environ
 
     def number(name: str, otherwise: int) -> int:
         return int(told.get(name) or otherwise)
 
-    return _Place(
+    return Place(
         rank=number("RANK", 0),
+        size=number("WORLD_SIZE", 1),
+        restarts=number("TORCHELASTIC_RESTART_COUNT", 0),
         local_rank=number("LOCAL_RANK", 0),
         local_size=number("LOCAL_WORLD_SIZE", 1),
         node=number("GROUP_RANK", 0),
@@ -157,7 +164,7 @@ def _place() -> _Place:
 
 
 class _Sampler:
-    def __init__(self, path: Path, *, place: _Place, figures: Figures) -> None:
+    def __init__(self, path: Path, *, place: Place, figures: Figures) -> None:
         self._path, self._place, self._figures = path, place, figures
         self._before: tuple[float, float, int, float] | None = None
 
@@ -228,7 +235,7 @@ def _read_usage() -> _Process:
 class _Gpus:
     """The GPUs that this process answers for: its share of those that CUDA lets its node's processes see."""
 
-    def __init__(self, place: _Place) -> None:
+    def __init__(self, place: Place) -> None:
         self._devices: list[tuple[int, Any]] = []
         try:
             import pynvml

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Stra
 from torch import Tensor, nn
 
 from platform_assets.errors import TrainingError
+from platform_assets.networks.companions import place_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,16 +62,6 @@ class _WholeInputs(MixedPrecision):
         return data
 
 
-def world() -> int:
-    """Count the processes of this training, as torchrun told them; 1 when started alone."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-
-
-def processes_here() -> int:
-    """Count the processes of this training on this node."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if torch.distributed.is_torchelastic_launched() else 1
-
-
 def open_fabric(plan: TrainingPlan, run: RunPlan) -> LoggedFabric:
     """Join the other processes, if any, and return Fabric on this process's device.
 
@@ -80,7 +70,8 @@ def open_fabric(plan: TrainingPlan, run: RunPlan) -> LoggedFabric:
     for name in ("lightning.fabric", "lightning.pytorch", "lightning.fabric.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    processes, here = world(), processes_here()
+    place = place_here()
+    processes, here = place.size, place.local_size
     if plan.batch_size < processes:
         raise TrainingError(
             f"training.batch_size is {plan.batch_size} and {processes} processes share it; raise it or start fewer processes"
@@ -116,7 +107,7 @@ def total(value: float, *, fabric: Fabric) -> float:
 def _strategy(plan: TrainingPlan, run: RunPlan) -> Strategy:
     silence = timedelta(seconds=COMPILE_SECONDS if run.compile else SILENCE_SECONDS)
     if run.strategy == "fsdp2":
-        return ModelParallelStrategy(_shard, data_parallel_size=world(), tensor_parallel_size=1, timeout=silence)
+        return ModelParallelStrategy(_shard, data_parallel_size=place_here().size, tensor_parallel_size=1, timeout=silence)
     if run.strategy == "ddp":
         # Buffers are fitted values that never change. A user's module may have batch norms, and parameters that not every loss uses.
         own = plan.module is None

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from platform_assets.errors import DivergedError, PreemptedError, TrainingError
 from platform_assets.networks import snapshots
 from platform_assets.networks.companions import Figures
 from platform_assets.networks.launch import highest, total
+from platform_assets.networks.modules import loss_of, read_optimisation
 from platform_assets.networks.snapshots import Average
 from platform_assets.networks.states import States
 from platform_assets.networks.stopping import Stop
@@ -84,7 +85,7 @@ class Loop:
             network = getattr(module, "network", module)
             network.compile()
         self._model = fabric.setup_module(module)
-        self._optimiser, self._scheduler, self._every_step = _optimisation(module.configure_optimizers())
+        self._optimiser, self._scheduler, self._every_step = read_optimisation(module.configure_optimizers())
         self._stepper: Any = fabric.setup_optimizers(self._optimiser)
         self._weights = [weight for group in self._optimiser.param_groups for weight in group["params"] if weight.requires_grad]
         self._average = Average(module.parameters()) if getattr(module, "averages", False) else None
@@ -174,7 +175,7 @@ class Loop:
 
     def _add_gradients(self, part: Batch) -> None:
         with self._cast():
-            loss = _loss_of(self._forward(part, self._step), self._module)
+            loss = loss_of(self._forward(part, self._step), self._module)
         share = len(part[-1]) / self._global_rows
         scale = share * self._world  # DDP and FSDP2 take the mean over ranks
         self._course.fabric.backward(loss if scale == 1 else loss * scale)
@@ -210,7 +211,7 @@ class Loop:
 
     def _pulse(self) -> None:
         run, now, done = self._course.run, time.monotonic(), self._done
-        due = self._states is not None and not self._states.busy and now - self._saved_at >= run.checkpoint_seconds
+        due = self._states is not None and self._states.due(now - self._saved_at, every_seconds=run.checkpoint_seconds)
         lost = float(self._losses)
         # This rank's part, as if the others were like it: the sampler's readers take the mean over ranks.
         self._course.figures.loss = lost * self._world / max(1, self._step)
@@ -384,35 +385,6 @@ class Loop:
             return None
         left = self._course.plan.epochs * self._feed.steps - self._done
         return Trace(self._course.folder / "trace.json.gz", steps=self._course.run.trace_steps, total=left)
-
-
-def _loss_of(returned: Any, module: nn.Module) -> Tensor:
-    loss = returned.get("loss") if isinstance(returned, Mapping) else returned
-    if not isinstance(loss, Tensor):
-        raise TrainingError(
-            f"{type(module).__name__}.training_step returned {type(returned).__name__}; return the loss, or a dict with 'loss'"
-        )
-    return loss
-
-
-def _optimisation(configured: Any) -> tuple[torch.optim.Optimizer, Any | None, bool]:
-    """Read what configure_optimizers may return: the optimiser, its scheduler and whether that moves with each step (else each epoch)."""
-    scheduler: Any = None
-    if isinstance(configured, Mapping):
-        configured, scheduler = configured["optimizer"], configured.get("lr_scheduler")
-    elif isinstance(configured, tuple) and len(configured) == 2:  # noqa: PLR2004 -- a pair of lists, as Lightning has it
-        optimisers, schedulers = configured
-        configured, scheduler = optimisers, (schedulers[0] if schedulers else None)
-    if isinstance(configured, (list, tuple)) and len(configured) == 1:
-        configured = configured[0]
-    if not isinstance(configured, torch.optim.Optimizer):
-        raise TrainingError(
-            f"configure_optimizers returned {type(configured).__name__}; the loop takes one optimiser, with or without a scheduler"
-        )
-    each_step = False
-    if isinstance(scheduler, Mapping):
-        each_step, scheduler = scheduler.get("interval") == "step", scheduler["scheduler"]
-    return configured, scheduler, each_step
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

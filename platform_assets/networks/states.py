@@ -47,11 +47,17 @@ class States:
         self._keep = keep
         self._thread: threading.Thread | None = None
         self._told: list[Written] = []
+        self._took = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether a checkpoint is being written now."""
         return self._thread is not None and self._thread.is_alive()
+
+    def due(self, passed: float, *, every_seconds: float) -> bool:
+        """Whether to begin the next one, so that the newest whole one is never older than `every_seconds`: writing takes its time too."""
+        lead = min(self._took, every_seconds / 2)
+        return not self.busy and passed >= every_seconds - lead
 
     def steps(self) -> list[int]:
         """List the steps of all checkpoints that have a header, newest first."""
@@ -137,7 +143,8 @@ class States:
                     path.unlink(missing_ok=True)
             self._told.append(Written(step, 0, time.monotonic() - start, f"the checkpoint of step {step} could not be written: {error}"))
         else:
-            self._told.append(Written(step, sink.size, time.monotonic() - start))
+            self._took = time.monotonic() - start
+            self._told.append(Written(step, sink.size, self._took))
 
     def _drop_old(self) -> None:
         for step in self.steps()[self._keep :]:

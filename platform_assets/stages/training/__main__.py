@@ -2,19 +2,20 @@
 
 spec.json holds a TrainingPlan (the fields of specs.model.LearningSpec and the target's `kind`), run.json a RunPlan. Started again with
 the same --out it goes on from the newest whole checkpoint; how it ended stands in exit.json (`exits`). It does not end with its parent.
-Under torchrun on several nodes, --out is a folder that all of them see.
+
+Under torchrun: `python -m torch.distributed.run ... -m -- platform_assets.stages.training --data ...`; without the `--` torchrun would
+take --run for its own --run-path. On several nodes --out is a folder that all of them see.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from platform_assets.errors import TrainingError
-from platform_assets.networks.companions import Figures, open_progress, sample_machine
+from platform_assets.networks.companions import Figures, open_progress, place_here, sample_machine
 from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.networks.program import read_file
 from platform_assets.networks.stopping import Stop
@@ -36,26 +37,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--warm-start", type=Path, help="checkpoint.pt of an earlier training, its other files beside it")
     parser.add_argument("--lease", type=Path, help="JSON of a lease on GPUs to keep alive meanwhile")
     given = parser.parse_args(arguments)
-    rank, restarts = int(os.environ.get("RANK", "0")), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    place = place_here()
     before = read_exit(given.out)
-    if before is not None and (before.outcome == "finished" or (restarts and before.outcome in FINAL)):
+    if before is not None and (before.outcome == "finished" or (place.restarts and before.outcome in FINAL)):
         return before.code
     if before is None and (given.out / "result.json").is_file():  # killed between its last two files
-        with Ending(given.out, trail=Trail(), rank=rank):
+        with Ending(given.out, trail=Trail(), rank=place.rank):
             return CODES["finished"]
     stop, trail = Stop(), Trail()
     stop.listen()
-    with Ending(given.out, trail=trail, rank=rank) as ending:
-        _run(given, stop=stop, trail=trail, rank=rank)
+    with Ending(given.out, trail=trail, rank=place.rank) as ending:
+        _run(given, stop=stop, trail=trail, keeps_lease=place.rank == 0)
     return ending.code
 
 
-def _run(given: argparse.Namespace, *, stop: Stop, trail: Trail, rank: int) -> None:
+def _run(given: argparse.Namespace, *, stop: Stop, trail: Trail, keeps_lease: bool) -> None:
     plan = _read(TrainingPlan, given.spec, "training plan")
     run = _read(RunPlan, given.run, "run plan") if given.run is not None else RunPlan()
     figures = Figures()
     with ExitStack() as around:
-        if given.lease is not None and rank == 0:
+        if given.lease is not None and keeps_lease:
             heartbeat = Heartbeat(read_lease(given.lease), on_lost=lambda: stop.ask(f"stopped: {heartbeat.sentence}"))
             heartbeat.start()  # before torch is imported: a lease lasts 20 s, an import on a cold disk may take longer
             around.callback(heartbeat.stop)

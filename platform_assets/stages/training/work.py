@@ -14,10 +14,11 @@ import torch
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
+from platform_assets.networks.companions import place_here
 from platform_assets.networks.conditions import conditions_here, note_conditions
 from platform_assets.networks.feed.tensors import TensorFeed
 from platform_assets.networks.fitting import Classifier, Lesson, hidden_shares, predict_together, to_tensors
-from platform_assets.networks.launch import open_fabric, processes_here
+from platform_assets.networks.launch import open_fabric
 from platform_assets.networks.loop import Course, Loop
 from platform_assets.networks.preprocessing import fit_preprocessing
 from platform_assets.networks.program import use_threads
@@ -131,8 +132,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
 
 def _threads_here(plan: TrainingPlan) -> int | None:
     """Share the declared threads of a node among its processes."""
-    here = processes_here()
-    return max(1, plan.threads // here) if plan.threads is not None else None
+    return max(1, plan.threads // place_here().local_size) if plan.threads is not None else None
 
 
 def _write_predictions(out: Path, said: dict[str, NDArray[np.float32]]) -> None:
