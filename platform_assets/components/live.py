@@ -1,13 +1,14 @@
 """A training while it runs, and what its machines' figures come to: shown in the run, in MLflow and to Prometheus, alerts on idle GPUs.
 
-Whoever waits for a trainer calls `TrainingWatch.poll` every second or so. What the figures say belongs into stages.telemetry.
+Whoever waits for a trainer polls a TrainingWatch every second or so. What the figures say belongs into stages.telemetry.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets.components.step import Step, key_of, picture
-from platform_assets.errors import StateError
+from platform_assets.errors import StateError, TrainingError
 from platform_assets.specs.compute import ComputeProfile
 from platform_assets.specs.records import Point
 from platform_assets.specs.spending import Used
@@ -37,13 +38,32 @@ _GIB = 2**30
 
 @dataclass(frozen=True)
 class Watched:
-    """Whose training it is: the asset it makes, who pays for it, and what it runs on."""
+    """Whose training it is: the asset it makes and who pays for it. What it runs on is the step's newest placement."""
 
     key: Sequence[str]
     model: str
     tenant: str
-    profile_name: str
-    profile: ComputeProfile
+
+
+@contextmanager
+def watching(step: Step, watched: Watched, *, out: Path) -> Iterator[TrainingWatch]:
+    """Watch a training while the block waits for it; hand what it used to the step's meter, however it ends.
+
+    A TrainingError closes its run in MLflow as failed. Whatever else ends the block leaves that open for the next run to go on with.
+    """
+    watch = TrainingWatch(step, watched, out=out)
+    failed = False
+    try:
+        yield watch
+    except TrainingError:
+        failed = True
+        raise
+    finally:
+        used = watch.end()
+        if used is not None:
+            step.meter.saw(used)
+        if failed:
+            watch.give_up()
 
 
 class TrainingWatch:
@@ -62,6 +82,10 @@ class TrainingWatch:
         self._began: float | None = None
         self._name = f"falaj_training_{watched.model}_{step.context.run.run_id[:8]}"
 
+    def look(self, _out: Path) -> None:
+        """Poll, as a look of components.onlookers."""
+        self.poll()
+
     def poll(self) -> None:
         """Take in what the trainer wrote since the last call and show what is due; costs next to nothing when there is nothing new."""
         new = self._reader.new()
@@ -71,11 +95,10 @@ class TrainingWatch:
         self._recent += [sample for sample in new if sample.at > self._shown]
         self._newest.update({sample.rank: sample for sample in new})
         self._alert(new)
-        watched = self._watched
         labels = {
-            "model": watched.model,
-            "tenant": watched.tenant,
-            "profile": watched.profile_name,
+            "model": self._watched.model,
+            "tenant": self._watched.tenant,
+            "profile": self._step.placed[-1].name,
             "run": self._step.context.run.run_id[:8],
         }
         self._step.parts.live_metrics.show(self._name, render(list(self._newest.values()), labels=labels))
@@ -134,7 +157,8 @@ class TrainingWatch:
             (self._out / STATE).write_text(json.dumps({"mlflow_run": self.mlflow_run, "shown": self._shown}))
 
     def _alert(self, new: Sequence[Sample]) -> None:
-        limit = self._watched.profile.idle_alert
+        placed = self._step.placed[-1]
+        limit = placed.profile.idle_alert
         if limit is None:
             return
         self._spells, alerts = watch_idle(self._spells, new, longer_than_seconds=limit.total_seconds())
@@ -143,7 +167,7 @@ class TrainingWatch:
                 continue
             sentence = (
                 f"GPU {spell.gpu} of node {spell.node} has been held by the training of {self._watched.model} on "
-                f"{self._watched.profile_name} for {spell.seconds:.0f} s without work (declared: {limit.total_seconds():.0f} s)."
+                f"{placed.name} for {spell.seconds:.0f} s without work (declared: {limit.total_seconds():.0f} s)."
             )
             self._step.context.log.warning(sentence)
             self._step.parts.notifier.notify(f"{self._watched.model}: a held GPU idles", sentence, severity="warning")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import pairwise
@@ -13,11 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from platform_assets import keys
 from platform_assets.components import live
-from platform_assets.components.live import TrainingWatch, Watched, telemetry_metadata
+from platform_assets.components.live import TrainingWatch, Watched, telemetry_metadata, watching
 from platform_assets.components.step import Step, key_of
-from platform_assets.errors import StateError
+from platform_assets.errors import StateError, TrainingError
 from platform_assets.specs.compute import ComputeProfile
-from platform_assets.specs.spending import Used
 from resources.testing.live_metrics import MemoryMetrics
 from resources.testing.registry import MemoryRegistry
 from resources.testing.state import RecordingNotifier
@@ -25,7 +25,7 @@ from tests.unit.stages.telemetry.tiny import gpu, sample
 
 KEY = keys.model_key("m", "trained")
 PROFILE = ComputeProfile(cpu=4, memory="8Gi", price_aed_per_hour=4.0, idle_alert=timedelta(seconds=30))
-WATCHED = Watched(KEY, model="m", tenant="acme", profile_name="here", profile=PROFILE)
+WATCHED = Watched(KEY, model="m", tenant="acme")
 
 
 class Training:
@@ -36,7 +36,7 @@ class Training:
         self.instance = dg.DagsterInstance.ephemeral()
         self.registry, self.metrics, self.notifier = MemoryRegistry(), MemoryMetrics(), RecordingNotifier()
         self.parts = SimpleNamespace(registry=self.registry, live_metrics=self.metrics, notifier=self.notifier)
-        self.seen_live = []
+        self.placed, self.metered = [SimpleNamespace(name="here", profile=PROFILE)], []
 
     def write(self, *samples):
         for one in samples:
@@ -44,16 +44,19 @@ class Training:
             with (self.out / name).open("a") as file:
                 file.write(json.dumps(asdict(one)) + "\n")
 
-    def run(self, body):
-        """Materialise an asset whose step does `body(watch)`; return what it returned."""
+    def run(self, body, *, whole=False):
+        """Materialise an asset whose step does `body(watch)`, in a whole watching or as if killed; return what it returned."""
         returned = []
 
         @dg.asset(key=key_of(KEY))
         def trained(context):
-            returned.append(body(TrainingWatch(Step(context, self.parts, SimpleNamespace()), WATCHED, out=self.out)))
+            step = Step(context, self.parts, SimpleNamespace(saw=self.metered.append), self.placed)
+            with watching(step, WATCHED, out=self.out) if whole else nullcontext(TrainingWatch(step, WATCHED, out=self.out)) as watch:
+                returned.append(body(watch))
 
-        assert dg.materialize([trained], instance=self.instance).success
-        return returned[0]
+        done = dg.materialize([trained], instance=self.instance, raise_on_error=False)
+        assert done.success == bool(returned)
+        return returned[0] if returned else None
 
     def observations(self):
         records = self.instance.fetch_observations(key_of(KEY), limit=1000).records
@@ -202,27 +205,45 @@ def test_a_held_gpu_that_idles_longer_than_declared_is_told_once_a_spell(trainin
     )
 
 
-def test_a_profile_without_a_limit_alerts_nobody(training, monkeypatch):
-    monkeypatch.setitem(globals(), "WATCHED", Watched(KEY, "m", "acme", "here", PROFILE.model_copy(update={"idle_alert": None})))
+def test_a_profile_without_a_limit_alerts_nobody(training):
+    training.placed = [SimpleNamespace(name="here", profile=PROFILE.model_copy(update={"idle_alert": None}))]
     training.run(lambda watch: (training.write(*[sample(float(at), gpus=(gpu(busy=0.0),)) for at in range(0, 9000, 20)]), watch.end()))
     assert training.notifier.messages == []
 
 
-def test_the_end_says_what_was_used_and_giving_up_closes_the_run_as_failed(training):
-    def body(watch):
-        training.write(sample(1000.0), sample(1002.0, rank=1))
-        used = watch.end()
-        watch.give_up()
-        return used, watch.mlflow_run
-
-    used, run = training.run(body)
+def test_what_was_used_goes_to_the_meter_and_a_finished_trainings_run_stays_open_for_its_results(training):
+    training.run(lambda _: training.write(sample(1000.0), sample(1002.0, rank=1)) or "done", whole=True)
+    (used,) = training.metered
     assert (used.cpu_cores_mean, used.peak_memory_bytes, used.seconds) == (2.0, 1000 * 2**20, 2.0)
-    assert training.registry.runs[run]["status"] == "FAILED"
-    assert isinstance(used, Used)
+    assert [run["status"] for run in training.registry.runs.values()] == ["RUNNING"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(TrainingError("it diverged"), "FAILED"), (KeyboardInterrupt(), "RUNNING")])
+def test_a_training_that_failed_closes_its_run_and_one_whose_wait_was_broken_off_does_not(training, error, status):
+    def body(_):
+        training.write(sample(1000.0))
+        raise error
+
+    training.run(body, whole=True)
+    assert [run["status"] for run in training.registry.runs.values()] == [status]
+    assert training.metrics.shown == {}
+    assert len(training.metered) == 1
+
+
+def test_gauges_name_the_profile_of_the_newest_start(training):
+    def body(watch):
+        training.write(sample(1000.0))
+        watch.poll()
+        training.placed.append(SimpleNamespace(name="larger", profile=PROFILE))
+        training.write(sample(1002.0))
+        watch.poll()
+
+    training.run(body)
+    assert ['profile="here"' in training.metrics.ever[0], 'profile="larger"' in training.metrics.ever[1]] == [True, True]
 
 
 def test_a_trainer_that_said_nothing_shows_nothing(training):
-    assert training.run(lambda watch: (watch.poll(), watch.end())[1]) is None
+    assert training.run(lambda watch: (watch.poll(), watch.end())) == (None, None)
     assert training.observations() == []
     assert training.registry.runs == {}
 
