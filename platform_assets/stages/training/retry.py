@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from platform_assets.errors import TrainingError
-from platform_assets.specs.records import read_record
+from platform_assets.stages.training.exits import Exit
 
 FINISHED, PREEMPTED, OUT_OF_MEMORY, DIVERGED, FAILED = "finished", "preempted", "out_of_memory", "diverged", "failed"
 KILLED = "killed"  # said of a trainer that left no word itself
@@ -16,19 +13,6 @@ KILLED = "killed"  # said of a trainer that left no word itself
 _NEAR_THE_LIMIT = 0.9
 _SHELLS_SIGNALS = 128
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
-
-
-@dataclass(frozen=True)
-class Exit:
-    """exit.json: how a trainer ended. `step` is the last one whose work is kept; `lost_steps` were done again after a restart."""
-
-    outcome: str
-    code: int | None
-    sentence: str
-    step: int = 0
-    seconds: float = 0.0
-    restored_from: int | None = None
-    lost_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,32 +46,35 @@ class Stop:
     sentence: str
 
 
-def read_exit(out: Path) -> Exit | None:
-    """Read exit.json of a training folder; None where the trainer left none. One that is no exit record is a TrainingError."""
-    path = out / "exit.json"
-    if not path.exists():
-        return None
-    try:
-        return read_record(Exit, path.read_bytes())
-    except (ValueError, json.JSONDecodeError) as error:
-        raise TrainingError(f"{path} is no exit record: {error}") from error
+def judge(told: Exit | None, *, code: int | None, memory: Memory) -> Exit:
+    """Say how a trainer ended: as it told in exit.json, else by its exit status (negative: the signal; None: unknown) and its memory."""
+    if told is None:
+        return _judge_silence(code, memory)
+    if told.outcome == PREEMPTED and memory.kernel_kills:
+        # The first process of several is stopped, as if preempted, when the kernel has killed another.
+        why = f"The kernel killed {memory.kernel_kills} of its processes for want of memory."
+        return replace(told, outcome=OUT_OF_MEMORY, sentence=why)
+    return told
 
 
-def judge_silence(code: int | None, memory: Memory, *, seconds: float = 0.0) -> Exit:
-    """Say how a trainer ended that left no exit.json, from its exit status (negative: the signal; None: unknown) and its memory."""
+def _judge_silence(code: int | None, memory: Memory) -> Exit:
     number = _signal_of(code)
     told = f"signal {signal.Signals(number).name}" if number else "an unknown end" if code is None else f"exit status {code}"
     if memory.kernel_kills and number in (None, signal.SIGKILL):
         why = f"The kernel killed {memory.kernel_kills} of its processes for want of memory ({told})."
-        return Exit(OUT_OF_MEMORY, code, why, seconds=seconds)
+        return _exit(OUT_OF_MEMORY, code, why)
     if number == signal.SIGKILL and memory.share_of_limit >= _NEAR_THE_LIMIT:
         why = f"It was killed while it held {memory.share_of_limit:.0%} of the memory it may use."
-        return Exit(OUT_OF_MEMORY, code, why, seconds=seconds)
+        return _exit(OUT_OF_MEMORY, code, why)
     if number in _CRASHES or (number is None and code):
-        return Exit(FAILED, code, f"The trainer crashed ({told}) before it could say why; see output.log.", seconds=seconds)
+        return _exit(FAILED, code, f"The trainer crashed ({told}) before it could say why; see output.log.")
     if number in (signal.SIGTERM, signal.SIGINT):
-        return Exit(PREEMPTED, code, f"It was asked to stop ({told}) before it had begun.", seconds=seconds)
-    return Exit(KILLED, code, f"It was killed from outside ({told}).", seconds=seconds)
+        return _exit(PREEMPTED, code, f"It was asked to stop ({told}) before it had begun.")
+    return _exit(KILLED, code, f"It was killed from outside ({told}).")
+
+
+def _exit(outcome: str, code: int | None, sentence: str) -> Exit:
+    return Exit(outcome, -signal.SIGKILL if code is None else code, sentence, step=0, seconds=0.0, restored_from=None, lost_steps=0)
 
 
 def _signal_of(code: int | None) -> int | None:

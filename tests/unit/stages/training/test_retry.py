@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_assets.errors import TrainingError
+from platform_assets.stages.training.exits import Exit
 from platform_assets.stages.training.retry import (
     DIVERGED,
     FAILED,
@@ -17,21 +16,19 @@ from platform_assets.stages.training.retry import (
     KILLED,
     OUT_OF_MEMORY,
     PREEMPTED,
-    Exit,
     Memory,
     Retry,
     Stop,
     Try,
     decide,
-    judge_silence,
-    read_exit,
+    judge,
 )
 
 FIRST = Try("small", 1)
 
 
 def end(outcome: str) -> Exit:
-    return Exit(outcome, 1, "Because.")
+    return Exit(outcome, 1, "Because.", 5, 1.0, None, 0)
 
 
 def after(outcome: str, *, tried: Try = FIRST, starts: int = 1, larger: str | None = None, batch_size: int = 8, processes: int = 1):
@@ -115,14 +112,13 @@ def test_whatever_happens_there_are_never_more_starts_than_declared_nor_empty_mi
     ],
 )
 def test_a_trainer_that_left_no_word_is_judged_by_its_status_and_its_memory(code, memory, outcome):
-    assert judge_silence(code, memory).outcome == outcome
+    assert judge(None, code=code, memory=memory).outcome == outcome
 
 
-def test_an_exit_record_is_read_and_a_broken_one_is_one_sentence(tmp_path):
-    assert read_exit(tmp_path) is None
-    told = {"outcome": PREEMPTED, "code": 75, "sentence": "S.", "step": 3, "seconds": 1.5, "restored_from": None, "lost_steps": 0}
-    (tmp_path / "exit.json").write_text(json.dumps(told))
-    assert read_exit(tmp_path) == Exit(PREEMPTED, 75, "S.", 3, 1.5, None, 0)
-    (tmp_path / "exit.json").write_text('{"outcome": "pre')
-    with pytest.raises(TrainingError, match="no exit record"):
-        read_exit(tmp_path)
+def test_a_trainers_own_word_counts():
+    assert judge(end(PREEMPTED), code=75, memory=Memory(share_of_limit=0.99)) == end(PREEMPTED)
+
+
+def test_a_first_process_stopped_because_another_was_killed_for_memory_was_not_preempted():
+    ended = judge(end(PREEMPTED), code=1, memory=Memory(kernel_kills=1))
+    assert (ended.outcome, ended.step) == (OUT_OF_MEMORY, 5)

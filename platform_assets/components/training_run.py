@@ -1,0 +1,287 @@
+"""One training, from its first start to its end: GPUs leased, a detached trainer followed, tried again by `stages.training.retry`.
+
+The trainer belongs to nobody's process. A run that is terminated stops it (it saves its state); a run that is killed leaves it at work,
+and the next run for the same training finds it, or its result, or its checkpoints. What the training is for is in training_steps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from platform_assets.components.onlookers import Look, onlookers, show_progress
+from platform_assets.components.step import Step
+from platform_assets.components.training_lease import devices_of, leased
+from platform_assets.errors import StateError, TrainingError
+from platform_assets.networks.plans import RunPlan
+from platform_assets.specs.leases import Lease
+from platform_assets.specs.model import ModelSpec, TrainingSpec
+from platform_assets.stages.placement.resolution import Placement, resolve
+from platform_assets.stages.training.exits import EXIT, Exit, read_exit
+from platform_assets.stages.training.retry import FINISHED, OUT_OF_MEMORY, Memory, Retry, Stop, Try, decide, judge
+
+if TYPE_CHECKING:
+    from resources.detached import Program
+    from resources.trainings import Attempt, TrainingFolder
+
+TRAINER = (sys.executable, "-m", "platform_assets.stages.training")
+STOP_SECONDS = 30.0  # a trainer that is asked to stop has saved its state within 20
+_POLL_SECONDS = 0.2
+_LOOK_SECONDS = 1.0
+_LAST_WORDS = 4000
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What is to be trained, on which profile to begin with; `program` is the command that trains."""
+
+    model: ModelSpec
+    data: Path
+    profile: str
+    warm_start: Path | None = None
+    program: Sequence[str] = TRAINER
+
+
+@dataclass
+class Trained:
+    """How a finished training came about: every start and its end."""
+
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a person sees of it."""
+        rows = "\n".join(
+            f"| {a['number']} | {a['profile']} | {a['micro_batches']} | {a['outcome']} | {a['step']} | {a['lost_steps']} "
+            f"| {a['seconds']:.1f} |"
+            for a in self.attempts
+        )
+        table = f"| start | profile | micro-batches | outcome | step | lost steps | seconds |\n|---|---|---|---|---|---|---|\n{rows}"
+        return {
+            "starts": len(self.attempts),
+            "attempts": dg.MetadataValue.md(table),
+            "lost_steps": sum(attempt["lost_steps"] for attempt in self.attempts),
+            "waited_for_gpus_seconds": round(sum(attempt["waited_seconds"] for attempt in self.attempts), 1),
+        }
+
+
+@contextmanager
+def hold_training(step: Step, key: str) -> Iterator[TrainingFolder]:
+    """Hold the folder of a training alone; where another run does, wait for it, and go on with what it leaves."""
+    from resources.trainings import TrainingFolder
+
+    told: set[str] = set()
+
+    def waiting(holder: str) -> None:
+        if holder not in told:
+            told.add(holder)
+            step.say(f"{holder} follows this very training ({key}); this run waits for it and takes its result.")
+        step.parts.watcher.note(f"waiting for {holder}")
+
+    folder = TrainingFolder(step.parts.settings.home.trainings / key)
+    with folder.hold(f"run {step.context.run.run_id}", waiting=waiting):
+        yield folder
+
+
+def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look] = ()) -> Trained:
+    """Bring a training to its end, in as many starts as are declared; its result is in `folder.out`. Raises TrainingError.
+
+    `looks` are called with `folder.out` about every second, in a thread of their own: one that fails looks no more and stops nothing.
+    """
+    return _Supervisor(step, job, folder, looks=looks).run()
+
+
+def run_plan(training: TrainingSpec, *, micro_batches: int) -> RunPlan:
+    """Return what a declaration says of how its training runs."""
+    saved = training.checkpoints
+    return RunPlan(
+        strategy=training.strategy, micro_batches=micro_batches, compile=training.compile,
+        gradient_checkpointing=training.gradient_checkpointing, checkpoint_seconds=saved.every.total_seconds(),
+        checkpoint_steps=saved.steps, keep_checkpoints=saved.keep,
+    )  # fmt: skip
+
+
+class _Supervisor:
+    def __init__(self, step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look]) -> None:
+        self._step, self._job, self._folder, self._looks = step, job, folder, looks
+        self._compute = step.parts.catalogue.compute
+
+    def run(self) -> Trained:
+        training = self._job.model.training
+        done = Trained(self._finished_before())
+        if done.attempts:
+            return done
+        attempt, tried = self._folder.open_attempt(), self._first_try()
+        for starts in range(1, training.attempts + 1):
+            if attempt is None:
+                attempt, ended = self._start(tried)
+            else:
+                tried = Try(attempt.how["profile"], attempt.how["micro_batches"])
+                ended = self._attach(attempt)
+            done.attempts.append({"number": attempt.number, **attempt.how, **asdict(ended)})
+            answer = self._decide(ended, tried, starts=starts)
+            if answer is None:
+                return done
+            if isinstance(answer, Stop):
+                raise TrainingError(f"{answer.sentence} Its folder is {self._folder.root}.")
+            self._step.say(answer.sentence)
+            attempt, tried = None, answer.next
+        raise AssertionError("the last start was decided upon")
+
+    def _finished_before(self) -> list[dict[str, Any]]:
+        """The start that finished this training, where an earlier run saw its end and did not come to storing it."""
+        attempts = self._folder.attempts()
+        ended = attempts[-1].ended() if attempts else None
+        if ended is None or ended["outcome"] != FINISHED or read_exit(self._folder.out) is None:
+            return []
+        return [{"number": attempts[-1].number, **attempts[-1].how, **ended}]
+
+    def _decide(self, ended: Exit, tried: Try, *, starts: int) -> Retry | Stop | None:
+        training = self._job.model.training
+        return decide(
+            ended, tried=tried, starts=starts, most_starts=training.attempts, larger=self._compute.profiles[tried.profile].larger,
+            batch_size=training.batch_size, processes=self._place(tried).got.processes,
+        )  # fmt: skip
+
+    def _first_try(self) -> Try:
+        """As declared; where an earlier run of the same declaration had to make do with less memory, as that one."""
+        declared = Try(self._job.profile, self._job.model.training.micro_batches)
+        attempts = self._folder.attempts()
+        if not attempts or attempts[-1].how["declared"] != asdict(declared):
+            return declared
+        last = Try(attempts[-1].how["profile"], attempts[-1].how["micro_batches"])
+        ended = attempts[-1].ended()
+        if ended is None or ended["outcome"] != OUT_OF_MEMORY or last.profile not in self._compute.profiles:
+            return last if last.profile in self._compute.profiles else declared
+        answer = self._decide(Exit(**ended), last, starts=0)
+        return answer.next if isinstance(answer, Retry) else last
+
+    def _place(self, tried: Try) -> Placement:
+        from resources.machine import look_at_machine
+
+        profile = self._compute.profiles[tried.profile]
+        return resolve(profile, name=tried.profile, machine=look_at_machine(), threads=self._job.model.training.threads)
+
+    def _start(self, tried: Try) -> tuple[Attempt, Exit]:
+        from resources.detached import start
+        from resources.machine import pin
+        from resources.settings import child_environment
+
+        placement = self._step.place(threads=self._job.model.training.threads, profile=tried.profile)
+        with leased(self._step, self._job.model, placement) as (lease, waited):
+            how = {
+                **asdict(tried), "declared": asdict(Try(self._job.profile, self._job.model.training.micro_batches)),
+                "run_id": self._step.context.run.run_id, "began": time.time(), "waited_seconds": waited,
+                "token": lease.token if lease else None, "pool": lease.pool if lease else None, "slots": list(lease.slots) if lease else [],
+            }  # fmt: skip
+            attempt = self._folder.new_attempt(how)
+            (self._folder.out / EXIT).unlink(missing_ok=True)  # of the start before
+            command = self._command(attempt, placement, tried, lease)
+            with self._heard(attempt) as variables:
+                environment = {**child_environment(self._step.parts.settings), **placement.environment(), **variables}
+                devices = devices_of(self._step, lease)
+                program = start(command, attempt.folder, environment={**environment, **devices})
+                pin(program.pid, placement)
+                return attempt, self._follow(program, attempt)
+
+    def _attach(self, attempt: Attempt) -> Exit:
+        """Follow a trainer that an earlier run has started; it may have ended meanwhile."""
+        from resources.detached import find
+
+        program = find(attempt.folder)
+        now = "which still runs" if program is not None else "which has ended"
+        self._step.place(threads=self._job.model.training.threads, profile=attempt.how["profile"])
+        self._step.say(f"Attached to start {attempt.number} of run {attempt.how['run_id']}, {now}.")
+        try:
+            with self._heard(attempt):
+                return self._follow(program, attempt) if program is not None else self._note_end(attempt, code=None, memory=Memory())
+        finally:
+            if attempt.how["token"]:
+                self._step.parts.leases.release(attempt.how["token"], pool=attempt.how["pool"])
+
+    @contextmanager
+    def _heard(self, attempt: Attempt) -> Iterator[dict[str, str]]:
+        """Listen to the trainer's messages; yields the variables that tell it where to write them."""
+        from resources.detached import KeptContext, KeptMessages
+
+        injector, reader = KeptContext(attempt.folder), KeptMessages(attempt.folder)
+        with (
+            dg.open_pipes_session(self._step.context, context_injector=injector, message_reader=reader) as session,
+            onlookers([*self._looks, show_progress(self._step)], self._folder.out),
+        ):
+            yield dict(session.get_bootstrap_env_vars())
+
+    def _command(self, attempt: Attempt, placement: Placement, tried: Try, lease: Lease | None) -> list[str]:
+        from platform_assets.stages.training.heartbeat import LeaseFile
+        from resources.home import write_atomically
+        from resources.leases import LEASE_SECONDS
+
+        job, here = self._job, attempt.folder
+        learning = placement.learning(job.model.training.learning())
+        files = {
+            "spec": {**learning.model_dump(mode="json"), "kind": job.model.target.kind},
+            "run": asdict(run_plan(job.model.training, micro_batches=tried.micro_batches)),
+        }
+        if lease is not None:
+            files["lease"] = asdict(LeaseFile(self._step.parts.leases.dsn, lease.token, LEASE_SECONDS))
+        for name, content in files.items():
+            write_atomically(here / f"{name}.json", json.dumps(content).encode(), mode=0o600)  # a table's address may hold a password
+        flags = [text for name in files for text in (f"--{name}", str(here / f"{name}.json"))]
+        warm = ["--warm-start", str(job.warm_start)] if job.warm_start else []
+        program = list(job.program)
+        if placement.got.processes > 1:
+            module = program[program.index("-m") :]
+            count = f"--nproc-per-node={placement.got.processes}"
+            # Without the `--` torchrun reads our --run as its own --run-path.
+            program = [sys.executable, "-m", "torch.distributed.run", "--standalone", count, "-m", "--", *module[1:]]
+        return [*program, "--data", str(job.data), "--out", str(self._folder.out), *flags, *warm]
+
+    def _follow(self, program: Program, attempt: Attempt) -> Exit:
+        """Wait until the trainer has ended; whatever ends this wait stops it too, all but a kill."""
+        from resources.detached import stop
+        from resources.memory import MemoryWitness
+
+        witness = MemoryWitness(program.pid)
+        token, due = attempt.how["token"], 0.0
+        try:
+            while program.alive:
+                time.sleep(_POLL_SECONDS)
+                if time.monotonic() >= due:
+                    due = time.monotonic() + _LOOK_SECONDS
+                    witness.look()
+                    self._renew(token)
+        except BaseException:
+            if not stop(program, seconds=STOP_SECONDS):
+                self._step.context.log.warning("The trainer had to be killed: it had not ended %.0f s after SIGTERM.", STOP_SECONDS)
+            self._note_end(attempt, code=program.code, memory=witness.memory())
+            raise
+        return self._note_end(attempt, code=program.code, memory=witness.memory())
+
+    def _renew(self, token: str | None) -> None:
+        """Beside the trainer's own heartbeat, which begins late where torchrun is slow to start."""
+        try:
+            if token is not None:
+                self._step.parts.leases.renew(token)
+        except StateError as error:
+            self._step.context.log.warning(str(error))
+
+    def _note_end(self, attempt: Attempt, *, code: int | None, memory: Memory) -> Exit:
+        from resources.detached import OUTPUT, end_leftovers
+
+        end_leftovers(attempt.folder)
+        ended = judge(read_exit(self._folder.out), code=code, memory=memory)
+        attempt.note_end(asdict(ended))
+        if ended.outcome != FINISHED:
+            (self._folder.out / EXIT).unlink(missing_ok=True)
+            output = attempt.folder / OUTPUT
+            words = output.read_bytes()[-_LAST_WORDS:].decode(errors="replace").strip() if output.exists() else ""
+            self._step.context.log.warning("Start %d ended: %s. %s\n%s", attempt.number, ended.outcome, ended.sentence, words)
+        return ended
