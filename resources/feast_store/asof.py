@@ -6,7 +6,7 @@ Ties on the event time go to the newest creation time, then to the later row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,11 +31,18 @@ class Timeline:
     keys: Sequence[pa.ChunkedArray]
     stamps: pa.ChunkedArray
     created: pa.ChunkedArray | None = None
+    _encoded: dict[tuple[int, pa.DataType], pa.DictionaryArray] = field(default_factory=dict, repr=False, compare=False)
+
+    def encoded(self, number: int, *, kind: pa.DataType) -> pa.DictionaryArray:
+        """Return a key column as numbers of its distinct values; hashing text is what a join costs most, so it is done once."""
+        if (number, kind) not in self._encoded:
+            self._encoded[number, kind] = self.keys[number].cast(kind).combine_chunks().dictionary_encode()
+        return self._encoded[number, kind]
 
 
 def newest_not_after(moments: Timeline, rows: Timeline, *, ttl_microseconds: int = 0) -> pa.Array:
     """Return for each moment the number of its row, null where there is none or where it is older than `ttl_microseconds` (0: any age)."""
-    asked, codes = _encode(moments.keys, rows.keys, counts=(len(moments.stamps), len(rows.stamps)))
+    asked, codes = _encode(moments, rows)
     times, known = _microseconds(rows.stamps), _is_known(codes, rows.stamps)
     asked_times, askable = _microseconds(moments.stamps), _is_known(asked, moments.stamps)
     numbers = np.flatnonzero(known)
@@ -60,7 +67,7 @@ def newest_not_after(moments: Timeline, rows: Timeline, *, ttl_microseconds: int
 
 def newest_of_each(rows: Timeline) -> pa.Array:
     """Return the number of each key's newest row, in the order of the rows."""
-    _, codes = _encode(rows.keys, rows.keys, counts=(len(rows.stamps), len(rows.stamps)))
+    _, codes = _encode(rows, rows)
     times, numbers = _microseconds(rows.stamps), np.flatnonzero(_is_known(codes, rows.stamps))
     if not len(numbers):
         return pa.array([], pa.int64())
@@ -70,21 +77,23 @@ def newest_of_each(rows: Timeline) -> pa.Array:
     return pa.array(np.sort(ordered[last]))
 
 
-def _encode(left: Sequence[pa.ChunkedArray], right: Sequence[pa.ChunkedArray], *, counts: tuple[int, int]) -> tuple[Integers, Integers]:
-    """Give equal keys equal codes, counted from 0 without gaps."""
-    codes = np.zeros(counts[0], np.int64), np.zeros(counts[1], np.int64)
-    for number, (one, other) in enumerate(zip(left, right, strict=True)):
-        further, size = _encode_column(one, other)
+def _encode(moments: Timeline, rows: Timeline) -> tuple[Integers, Integers]:
+    """Give equal keys equal codes, counted from 0; a key that the moments do not have is nowhere."""
+    codes = np.zeros(len(moments.stamps), np.int64), np.zeros(len(rows.stamps), np.int64)
+    for number, (one, other) in enumerate(zip(moments.keys, rows.keys, strict=True)):
+        further, size = _encode_column(moments, other, number=number, kind=_common_type(one.type, other.type))
         codes = further if number == 0 else _combine(codes, further, size=size)
     return codes
 
 
-def _encode_column(left: pa.ChunkedArray, right: pa.ChunkedArray) -> tuple[tuple[Integers, Integers], int]:
-    if left.type != right.type or not (pa.types.is_integer(left.type) or pa.types.is_string(left.type)):
-        left, right = left.cast(pa.string()), right.cast(pa.string())
-    encoded = right.combine_chunks().dictionary_encode()
-    found = pc.index_in(left, value_set=encoded.dictionary)
-    return (_codes(found), _codes(encoded.indices)), len(encoded.dictionary)
+def _common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    return one if one == other and pa.types.is_integer(one) else pa.string()
+
+
+def _encode_column(moments: Timeline, column: pa.ChunkedArray, *, number: int, kind: pa.DataType) -> tuple[tuple[Integers, Integers], int]:
+    encoded = moments.encoded(number, kind=kind)
+    found = pc.index_in(column.cast(kind), value_set=encoded.dictionary)
+    return (_codes(encoded.indices), _codes(found)), len(encoded.dictionary)
 
 
 def _codes(indices: pa.Array | pa.ChunkedArray) -> Integers:

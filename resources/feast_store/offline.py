@@ -94,11 +94,14 @@ class DeltaOfflineStore(OfflineStore):
         metadata = RetrievalMetadata(features=feature_refs, keys=[name for name in entities.column_names if name != event_column])
 
         def run() -> pa.Table:
-            result = entities
+            result, timelines = entities, dict[tuple[str, ...], Timeline]()
             for view in feature_views:
+                keys = tuple(_join_keys(view).values())
+                if keys not in timelines:
+                    timelines[keys] = _entity_timeline(entities, keys, view=view, event_column=event_column)
                 prefix = view.projection.name_to_use()
                 wanted = [ref.split(":", 1)[1] for ref in feature_refs if ref.split(":", 1)[0] == prefix]
-                values = _join(entities, view=view, wanted=wanted, event_column=event_column, since=since if entity_df is None else None)
+                values = _join(timelines[keys], view=view, wanted=wanted, since=since if entity_df is None else None)
                 for name in wanted:
                     result = result.append_column(f"{prefix}__{name}" if full_feature_names else name, values[name])
             return result
@@ -181,20 +184,22 @@ def _join_keys(view: FeatureView) -> dict[str, str]:
     return {column.name: renamed.get(column.name, column.name) for column in view.entity_columns}
 
 
-def _join(entities: pa.Table, *, view: FeatureView, wanted: Sequence[str], event_column: str, since: datetime | None) -> pa.Table:
-    source = _delta(view.batch_source)
-    keys = _join_keys(view)
-    missing = [name for name in keys.values() if name not in entities.column_names]
+def _entity_timeline(entities: pa.Table, keys: Sequence[str], *, view: FeatureView, event_column: str) -> Timeline:
+    missing = [name for name in keys if name not in entities.column_names]
     if missing:
         raise ValueError(f"view {view.name} is joined by {', '.join(missing)}, which the entity rows do not have")
+    return _timeline(entities, keys, timestamp_field=event_column)
+
+
+def _join(moments: Timeline, *, view: FeatureView, wanted: Sequence[str], since: datetime | None) -> pa.Table:
+    source, keys = _delta(view.batch_source), _join_keys(view)
     created = source.created_timestamp_column or None
     rows = source.read([*keys, *wanted, source.timestamp_field, *([created] if created else [])])
     if since is not None:
         rows = rows.filter(pc.greater_equal(_stamps(rows[source.timestamp_field]), pa.scalar(since, STAMP)))
-    left = _timeline(entities, keys.values(), timestamp_field=event_column)
-    right = _timeline(rows, keys, timestamp_field=source.timestamp_field, created=created)
+    timeline = _timeline(rows, keys, timestamp_field=source.timestamp_field, created=created)
     ttl = int((view.ttl or timedelta()) / timedelta(microseconds=1))
-    return rows.select(list(wanted)).take(newest_not_after(left, right, ttl_microseconds=ttl))
+    return rows.select(list(wanted)).take(newest_not_after(moments, timeline, ttl_microseconds=ttl))
 
 
 def _entity_rows(views: Sequence[FeatureView], *, since: datetime, until: datetime | None) -> pa.Table:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def stored(finished: Finished) -> dict[str, str]:
     """Everything that a reproduction must leave as it is: tables, artefacts, features, server."""
     home = finished.tiny.home
-    roots = [home.root / "tables", home.artefacts, home.feast, home.serving, home.root / "scratch"]
+    roots = [home.root / "tables", home.artefacts, home.feast, home.serving]
     return {str(root): folder_digest(root) for root in roots if root.is_dir()}
 
 
@@ -38,6 +38,7 @@ def test_a_release_trains_to_the_same_bits_and_the_home_stays_as_it_was(finished
     assert [found["conditions"]["now"]] == found["conditions"]["recorded"]
     assert "bit for bit" in answer.stdout
     assert stored(finished) == before
+    assert list((finished.tiny.home.root / "scratch").iterdir()) == []
     told = finished.tiny.parts.audit.entries(subject=f"model/{MODEL}")[-1]
     assert (told["action"], told["detail"]["outcome"], told["detail"]["release"]) == ("reproduction", "equal", found["release"])
 

@@ -1,0 +1,47 @@
+"""What `falaj reproduce` does where a pinned table version is not there any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pyarrow as pa
+import pytest
+
+from platform_assets.errors import ReleaseError, TrainingError
+from platform_assets.main_job.reproduce import _is_there, _read_recorded, _train
+from resources.delta_tables import DeltaTableStore
+from resources.settings import Home, Settings
+
+
+@pytest.fixture
+def tables(tmp_path):
+    return DeltaTableStore(tmp_path / "tables")
+
+
+def test_a_version_is_gone_when_the_log_or_its_files_no_longer_have_it(tables, tmp_path):
+    first = tables.replace("things", pa.table({"key": ["a"], "value": [1.0]}))
+    old_files = set((tmp_path / "tables" / "things").glob("*.parquet"))
+    second = tables.replace("things", pa.table({"key": ["a"], "value": [2.0]}))
+    parts = SimpleNamespace(tables=tables)
+    assert _is_there(parts, first, column="key")
+    assert not _is_there(parts, replace(second, version=7), column="key")
+    assert not _is_there(parts, replace(first, table="never"), column="key")
+    for file in old_files:  # what a vacuum does
+        file.unlink()
+    assert not _is_there(parts, first, column="key")
+    assert _is_there(parts, second, column="key")
+
+
+def test_a_training_that_began_from_weights_that_are_not_kept_is_refused_by_name(tmp_path):
+    (tmp_path / "lineage.json").write_text('{"warm_start": "/elsewhere/checkpoint.pt"}')
+    (tmp_path / "declaration.json").write_text("{}")
+    with pytest.raises(ReleaseError, match=r"began from another's weights, /elsewhere/checkpoint\.pt"):
+        _read_recorded(tmp_path)
+
+
+def test_a_trainer_that_fails_ends_in_its_own_last_words(tmp_path):
+    (tmp_path / "plan.json").write_text('{"architecture": "tabular_mlp", "kind": "binary", "threads": 1, "no_such_field": 1}')
+    settings = Settings(home=Home(tmp_path / "home"), environment="laptop", defs_root=tmp_path, webhook_url=None, serve_port=0, web_port=0)
+    with pytest.raises(TrainingError, match=r"made again ended with status 1: .*is no training plan: .*no_such_field"):
+        _train(settings, tmp_path / "data", tmp_path, tmp_path / "out", noted=[])
