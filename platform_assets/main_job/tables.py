@@ -63,7 +63,7 @@ def print_status(value: Mapping[str, Any], console: Console) -> None:
 
 
 def print_spending(value: Mapping[str, Any], console: Console) -> None:
-    """Print a month's spend against budget: every tenant, and below it its models."""
+    """Print a month's spend against budget: every tenant, and below it its models; then the profiles that do not fit."""
     table = Table(
         "tenant", "model", "runs", "CPU h", "GPU h", "spent AED", "promised", "budget", "taken", title=f"Spend in {value['month']}",
         title_justify="left",
@@ -75,6 +75,9 @@ def print_spending(value: Mapping[str, Any], console: Console) -> None:
         name = row["tenant"] or "(for no model)"
         table.add_row(name, row.get("model", "all"), _text(row["runs"]), *hours, *amounts, taken, style="" if "model" in row else "bold")
     console.print(table)
+    for advice in value["right_sizing"]:
+        if advice["verdict"] in {"smaller", "larger"}:
+            console.print(f"right-sizing: {advice['model']} {advice['stage']}: {advice['sentence']}", soft_wrap=True, highlight=False)
 
 
 def print_benchmark(value: Mapping[str, Any], console: Console) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from platform_assets.specs.compute import ComputeProfile
-from platform_assets.specs.spending import Used
+from platform_assets.specs.spending import Entry, Used
 
 HEADROOM = 1.25  # a profile fits when it offers this much of what was used
 FULL = 0.9  # more of the memory in use than this: the next training may run out of it
@@ -42,6 +42,13 @@ def advise(profile: str, *, profiles: Mapping[str, ComputeProfile], used: Used) 
     if asked.accelerator is not None and not used.gpus:
         return Advice("unknown", None, f"{told} It ran without its GPUs, so its figures do not judge the profile.")
     return _judge(profile, profiles, seen, told)
+
+
+def advise_ledger(entries: Iterable[Entry], *, profiles: Mapping[str, ComputeProfile]) -> dict[tuple[str, str], Advice]:
+    """Judge the newest watched step of each model and stage, where its profile is still declared; keys are (model, stage)."""
+    watched = [entry for entry in entries if entry.used.seconds is not None and entry.asked.profile in profiles]
+    newest = {(entry.model, entry.stage): entry for entry in sorted(watched, key=lambda entry: entry.began)}
+    return {whose: advise(entry.asked.profile, profiles=profiles, used=entry.used) for whose, entry in sorted(newest.items())}
 
 
 @dataclass(frozen=True)

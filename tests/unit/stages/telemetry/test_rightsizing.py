@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile
-from platform_assets.specs.spending import Used
-from platform_assets.stages.telemetry.rightsizing import HEADROOM, advise
+from platform_assets.specs.spending import Asked, Entry, Used
+from platform_assets.stages.telemetry.rightsizing import HEADROOM, advise, advise_ledger
 
 GIB = 2**30
 
@@ -90,6 +90,18 @@ def test_too_short_without_its_gpus_or_unwatched_there_is_no_verdict():
     assert judge("huge", seconds=20.0) == ("unknown", None)
     assert judge("gpu-1", gpus=0) == ("unknown", None)
     assert advise("huge", profiles=SHELF, used=Used(peak_rss_bytes=5)).verdict == "unknown"
+
+
+def test_the_ledgers_newest_watched_step_of_each_model_and_stage_is_judged():
+    def entry(model, profile_name, began, seen):
+        return Entry("r", "t", model, "model/trained", Asked(profile=profile_name), began, 3600.0, 3600.0, "done", seen)
+
+    entries = [
+        entry("a", "huge", 2.0, used(cores=1.5, gib=6.0)), entry("a", "small", 1.0, used(cores=2.0, gib=5.0)), entry("a", "huge", 3.0, Used()),
+        entry("b", "small", 1.0, used(cores=2.0, gib=5.0)), entry("c", "no longer declared", 1.0, used()),
+    ]  # fmt: skip
+    found = advise_ledger(entries, profiles=SHELF)
+    assert {model: advice.verdict for (model, _), advice in found.items()} == {"a": "smaller", "b": "fits"}
 
 
 @given(
