@@ -1,5 +1,7 @@
 """The gauges, read back by Prometheus' own parser."""
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -55,3 +57,9 @@ def test_nothing_known_is_nothing_shown():
 def test_any_label_reads_back_as_it_was(text):
     (family, *_) = text_string_to_metric_families(render([sample(1.0)], labels={"model": text}))
     assert family.samples[0].labels == {"model": text}
+
+
+def test_the_how_to_names_every_gauge(checkout):
+    told = (checkout / "docs" / "how-to" / "watch-a-training.md").read_text()
+    assert [name for name in HELP if f"`{name}`" not in told] == []
+    assert set(re.findall(r"falaj_training_\w+", told)) == set(HELP)
