@@ -23,6 +23,7 @@ from platform_assets.networks.launch import highest, open_fabric
 from platform_assets.networks.loop import Course, Loop
 from platform_assets.networks.plans import RunPlan
 from platform_assets.networks.preprocessing import category_ids
+from platform_assets.networks.tokens import encode_texts
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from platform_assets.networks.companions import Report
+    from platform_assets.networks.feed.encoded import EncodedSplit
     from platform_assets.networks.plans import TrainingPlan
     from platform_assets.networks.preprocessing import Preprocessing
     from platform_assets.networks.rows import Rows
@@ -72,9 +74,11 @@ def hidden_shares(schema: FeatureSchema) -> tuple[float, ...]:
 
 
 def to_tensors(rows: Rows, *, preprocessing: Preprocessing) -> Arrays:
-    """Turn rows into a network's three inputs."""
+    """Turn rows into a network's inputs: numeric, ids, image and, where there is text, its tokens."""
     ids = category_ids(rows.categorical, preprocessing=preprocessing) if rows.categorical else np.empty((len(rows), 0), np.int64)
-    return torch.from_numpy(rows.numeric), torch.from_numpy(ids), torch.from_numpy(rows.image)
+    plain = torch.from_numpy(rows.numeric), torch.from_numpy(ids), torch.from_numpy(rows.image)
+    text = preprocessing.tokeniser
+    return plain if text is None else (*plain, torch.from_numpy(encode_texts(rows.text, tokeniser=text)))
 
 
 def predict(network: nn.Module, inputs: Arrays) -> NDArray[np.float32]:
@@ -86,13 +90,13 @@ def predict(network: nn.Module, inputs: Arrays) -> NDArray[np.float32]:
         return torch.cat([network(*chunk).softmax(-1).float().cpu() for chunk in chunks]).numpy()
 
 
-def predict_together(network: nn.Module, inputs: Arrays, *, fabric: Fabric, stop: Stop) -> NDArray[np.float32]:
+def predict_together(network: nn.Module, split: EncodedSplit, *, fabric: Fabric, stop: Stop) -> NDArray[np.float32]:
     """Probabilities [N, C] as `predict` gives them, each rank answering for its part of every chunk; all ranks get them all.
 
     Raises PreemptedError on all ranks once one of them is asked to stop.
     """
     network.eval()
-    rows, world = len(inputs[0]), fabric.world_size
+    rows, world = split.rows, fabric.world_size
     said = []
     for start in range(0, rows, CHUNK * world):
         if highest([float(stop.reason is not None)], fabric=fabric)[0]:
@@ -100,9 +104,9 @@ def predict_together(network: nn.Module, inputs: Arrays, *, fabric: Fabric, stop
         end = min(rows, start + CHUNK * world)
         size = -(-(end - start) // world)  # a sharded network wants the same number of calls on every rank, so the last one repeats rows
         first = start + fabric.global_rank * size
-        mine = slice(first, first + size) if first + size <= end else torch.arange(first, first + size).clamp_(max=end - 1)
+        *inputs, _ = split.take(np.arange(first, first + size).clip(max=end - 1))
         with torch.no_grad():
-            part = network(*(column[mine].to(fabric.device) for column in inputs)).softmax(-1).float()
+            part = network(*(column.to(fabric.device) for column in inputs)).softmax(-1).float()
         said.append(_gather(part, fabric)[: end - start].cpu())
     return torch.cat(said).numpy()
 

@@ -26,6 +26,8 @@ from platform_assets.stages.training.heartbeat import Heartbeat, read_lease
 
 FINAL = ("diverged", "out_of_memory")  # torchrun's own restart would only meet it again; a start of its own may have a larger profile
 
+CACHE_BYTES = 64 << 30
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Train as told; the exit status is that of `exits.CODES`, with a sentence on stderr unless all went well."""
@@ -34,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--spec", type=Path, required=True, help="JSON of the training plan")
     parser.add_argument("--run", type=Path, help="JSON of how to run: strategy, checkpoints (defaults when left out)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; the state that stands there already is used")
+    parser.add_argument("--cache", type=Path, help="folder of this node that encoded shards are kept in (default: within --out)")
+    parser.add_argument("--cache-bytes", type=int, default=CACHE_BYTES, help="what that folder may hold (default 64 GiB)")
     parser.add_argument("--warm-start", type=Path, help="checkpoint.pt of an earlier training, its other files beside it")
     parser.add_argument("--lease", type=Path, help="JSON of a lease on GPUs to keep alive meanwhile")
     given = parser.parse_args(arguments)
@@ -64,7 +68,10 @@ def _run(given: argparse.Namespace, *, stop: Stop, trail: Trail, keeps_lease: bo
         around.enter_context(sample_machine(given.out, every_seconds=run.sample_seconds, figures=figures))
         from platform_assets.stages.training.work import Journey, train
 
-        journey = Journey(data=given.data, out=given.out, warm=given.warm_start, report=progress, stop=stop, trail=trail, figures=figures)
+        journey = Journey(
+            data=given.data, out=given.out, warm=given.warm_start, cache=given.cache or given.out / f"cache-{place_here().node}",
+            cache_bytes=given.cache_bytes, report=progress, stop=stop, trail=trail, figures=figures,
+        )  # fmt: skip
         result = train(plan, run=run, journey=journey)
         if result is not None:
             progress.materialised({"parameters": result.parameters, "seconds": result.seconds, **result.holdout})
