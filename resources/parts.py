@@ -52,7 +52,7 @@ class Parts:
 
     @cached_property
     def features(self) -> ports.FeatureStore:
-        """Feast: DuckDB over Delta offline, SQLite online."""
+        """Feast: Delta offline, SQLite online."""
         from resources.feast_store import FeastFeatureStore
 
         return FeastFeatureStore(self.settings.home.feast, tables=self.tables)
