@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def pin(pid: int, placement: Placement) -> tuple[int, ...]:
     chosen = choose_cores(cores, busy=_busy(cores), count=placement.got.cores)
     os.sched_setaffinity(pid, chosen)
     return chosen
+
+
+@contextmanager
+def pinned(placement: Placement) -> Iterator[None]:
+    """Let programs that this thread starts meanwhile inherit the placement's cores; other threads keep theirs."""
+    before = _cores()
+    pin(0, placement)
+    try:
+        yield
+    finally:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, before)
 
 
 def _cores() -> tuple[int, ...]:

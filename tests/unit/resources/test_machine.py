@@ -29,6 +29,15 @@ def test_a_program_is_kept_on_as_many_cores_as_its_profile_has() -> None:
     assert sorted(os.sched_getaffinity(0)) == there, "who started it keeps its own"
 
 
+def test_programs_started_meanwhile_are_kept_on_their_cores() -> None:
+    there = sorted(os.sched_getaffinity(0))
+    placement = resolve(ComputeProfile(cpu=1, memory="1Gi", price_aed_per_hour=0), name="one", machine=machine.look_at_machine())
+    with machine.pinned(placement):
+        inside = subprocess.run([sys.executable, "-c", PRINT_CORES], input="\n", capture_output=True, text=True, check=True).stdout
+    assert int(inside) == 1
+    assert sorted(os.sched_getaffinity(0)) == there
+
+
 def test_a_profile_with_as_many_cores_as_there_are_is_not_pinned() -> None:
     placement = resolve(ComputeProfile(cpu=4096, memory="1Gi", price_aed_per_hour=0), name="all", machine=machine.look_at_machine())
     assert machine.pin(os.getpid(), placement) == tuple(sorted(os.sched_getaffinity(0)))
