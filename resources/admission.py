@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.catalogue import Catalogue
 
 _GRACE_SECONDS = 60.0  # between a promise and the run that stands in Dagster's database
-Ended = Callable[[Sequence[str]], Iterable[str]]
+StillGoing = Callable[[Sequence[str]], Mapping[str, bool]]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Admission:
     ledger: ports.Ledger
     now: Callable[[], float] = time.time
 
-    def ask(self, run_id: str, keys: Sequence[Sequence[str]], *, still_going: Ended, approved: bool = False) -> Verdict:
+    def ask(self, run_id: str, keys: Sequence[Sequence[str]], *, still_going: StillGoing, approved: bool = False) -> Verdict:
         """Judge a run; an admitted one is promised what it is expected to cost, until it ends. An approved one is promised it anyway.
 
-        `still_going` says which of these runs have not ended: what was promised to the others is forgotten first.
+        `still_going` says which of these runs, as far as they are known, have not ended: what was promised to others is forgotten first.
         """
         month = Month.of(self.now())
         bills = self.bills(keys)
@@ -66,11 +66,11 @@ class Admission:
         past: list[Entry] = self.ledger.history(payer[1], last=LAST_RUNS)
         return write_bill(needs, past, max_cost_aed=self.catalogue.models[payer[1]].training.max_cost_aed)
 
-    def _settle(self, still_going: Ended) -> None:
-        promised = {run_id: at for run_id, at in self.ledger.promised_runs().items() if at < self.now() - _GRACE_SECONDS}
-        going = set(still_going(list(promised)))
-        for run_id in promised:
-            if run_id not in going:
+    def _settle(self, still_going: StillGoing) -> None:
+        promised = self.ledger.promised_runs()
+        known = still_going(list(promised))
+        for run_id, at in promised.items():
+            if not known.get(run_id, at > self.now() - _GRACE_SECONDS):
                 self.ledger.settle(run_id)
 
     @property

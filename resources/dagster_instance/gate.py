@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from platform_assets.errors import StateError
 from platform_assets.stages.placement.binding import MODEL, PRIORITY, TENANT, bind_run
-from resources.admission import Admission
+from resources.admission import Admission, StillGoing
 
 if TYPE_CHECKING:
     from dagster._core.snap.execution_plan_snapshot import ExecutionStepSnap
@@ -26,7 +26,6 @@ HOLD_TAG, MODEL_TAG, TENANT_TAG = "falaj/hold", MODEL, TENANT
 EXPECTED_TAG, SHARE_TAG, APPROVED_TAG = "falaj/expected_aed", "falaj/share", "falaj/approved_by"
 HELD, FREE = "yes", "no"
 _LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", "falaj/actor")
-_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 def admission_of(parts: Parts) -> Admission:
@@ -59,12 +58,12 @@ def planned_keys(steps: Iterable[ExecutionStepSnap]) -> list[list[str]]:
     return sorted({tuple(key.path): list(key.path) for key in outputs if key}.values())
 
 
-def still_going(instance: dg.DagsterInstance) -> Any:
+def still_going(instance: dg.DagsterInstance) -> StillGoing:
     """Return the question that admission asks: which of these runs have not ended."""
 
-    def ask(run_ids: Sequence[str]) -> Iterable[str]:
+    def ask(run_ids: Sequence[str]) -> dict[str, bool]:
         runs = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids))) if run_ids else []
-        return [run.run_id for run in runs if run.status not in _ENDED]
+        return {run.run_id: not run.is_finished for run in runs}
 
     return ask
 
