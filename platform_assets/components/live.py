@@ -88,7 +88,7 @@ class TrainingWatch:
 
     def poll(self) -> None:
         """Take in what the trainer wrote since the last call and show what is due; costs next to nothing when there is nothing new."""
-        new = self._reader.new()
+        new = self._reader.new() if self._step.placed else []  # before its first start there is nothing of this run's to see
         if not new:
             return
         self._began = new[0].at if self._began is None else self._began
@@ -222,7 +222,8 @@ def telemetry_metadata(folder: Path, *, profile: str, profiles: Mapping[str, Com
     used = sum_up(samples)
     if used is not None:
         shown["machine"] = picture(draw_telemetry(samples))
-        shown["right_sizing"] = advise(profile, profiles=profiles, used=used).sentence
+        if profile in profiles:  # an old training's may be declared no more
+            shown["right_sizing"] = advise(profile, profiles=profiles, used=used).sentence
         if used.data_wait is not None:
             shown["data_wait"] = used.data_wait
     if (folder / TRACE).is_file():

@@ -248,6 +248,14 @@ def test_a_trainer_that_said_nothing_shows_nothing(training):
     assert training.registry.runs == {}
 
 
+def test_a_run_that_never_came_to_start_its_trainer_shows_nothing_of_an_older_one(training):
+    training.placed = []
+    training.write(sample(1000.0))
+    training.run(lambda watch: watch.end() and None)
+    assert training.observations() == []
+    assert training.metrics.ever == []
+
+
 def test_a_materialisation_shows_the_picture_where_time_went_and_whether_the_profile_fits(training, tmp_path):
     training.write(*[sample(2.0 * n, cpu_percent=80.0) for n in range(100)])
     with gzip.open(tmp_path / "trace.json.gz", "wt") as file:
@@ -259,4 +267,4 @@ def test_a_materialisation_shows_the_picture_where_time_went_and_whether_the_pro
     assert shown["right_sizing"].endswith("Take half instead: it fits with headroom and saves 2.50 AED an hour a node.")
     assert shown["operators"].value.splitlines()[2] == "| aten::addmm | CPU | 1 | 2.50 | 100% |"
     assert telemetry_metadata(tmp_path / "nothing", profile="here", profiles={"here": PROFILE}) == {}
-    assert live.TRACE == "trace.json.gz"
+    assert "right_sizing" not in telemetry_metadata(tmp_path, profile="no longer declared", profiles={"here": PROFILE})
