@@ -80,6 +80,7 @@ class TrainingWatch:
         self.mlflow_run: str | None = state.get("mlflow_run")
         self._shown: float = state.get("shown", 0.0)
         self._began: float | None = None
+        self._starts, self._since = 1, 0.0  # placements seen, and when the newest one's first sample came
         self._name = f"falaj_training_{watched.model}_{step.context.run.run_id[:8]}"
 
     def look(self, _out: Path) -> None:
@@ -92,6 +93,8 @@ class TrainingWatch:
         if not new:
             return
         self._began = new[0].at if self._began is None else self._began
+        if len(self._step.placed) > self._starts:
+            self._starts, self._since = len(self._step.placed), new[0].at
         self._recent += [sample for sample in new if sample.at > self._shown]
         self._newest.update({sample.rank: sample for sample in new})
         self._alert(new)
@@ -106,14 +109,14 @@ class TrainingWatch:
             self._show(new[-1].at)
 
     def end(self) -> Used | None:
-        """Show the last figures, take the gauges down and return what the training used, as far as anybody looked."""
+        """Show the last figures, take the gauges down and return what the newest start used, as far as anybody looked."""
         self.poll()
         self._step.parts.live_metrics.withdraw(self._name)
         if self._recent:
             self._show(self._recent[-1].at)
         if self._points:
             self._log()
-        return sum_up(read_samples(self._out))
+        return sum_up([sample for sample in read_samples(self._out) if sample.at >= self._since])
 
     def give_up(self) -> None:
         """Say that nothing comes of this training: its run in MLflow is closed as failed."""
@@ -211,17 +214,21 @@ def _read_state(path: Path) -> dict[str, Any]:
         return {}
 
 
-def telemetry_metadata(folder: Path, *, profile: str, profiles: Mapping[str, ComputeProfile]) -> dict[str, Any]:
-    """What a person sees of a finished training's machines: the picture, where its time went, and whether its profile fits."""
+def telemetry_metadata(folder: Path, *, profile: str, profiles: Mapping[str, ComputeProfile], since: float = 0.0) -> dict[str, Any]:
+    """What a person sees of a finished training's machines: the picture, where its time went, and whether its profile fits.
+
+    `since`: when the start that ran on this profile began (epoch seconds).
+    """
     from platform_assets.stages.telemetry.pictures import draw_telemetry
     from platform_assets.stages.telemetry.rightsizing import advise
     from platform_assets.stages.telemetry.trace import top_operators
 
     shown: dict[str, Any] = {}
     samples = read_samples(folder)
-    used = sum_up(samples)
-    if used is not None:
+    if samples:
         shown["machine"] = picture(draw_telemetry(samples))
+    used = sum_up([sample for sample in samples if sample.at >= since])
+    if used is not None:
         if profile in profiles:  # an old training's may be declared no more
             shown["right_sizing"] = advise(profile, profiles=profiles, used=used).sentence
         if used.data_wait is not None:

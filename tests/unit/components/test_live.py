@@ -235,10 +235,12 @@ def test_gauges_name_the_profile_of_the_newest_start(training):
         training.write(sample(1000.0))
         watch.poll()
         training.placed.append(SimpleNamespace(name="larger", profile=PROFILE))
-        training.write(sample(1002.0))
+        training.write(sample(1002.0, private_bytes=100), sample(1004.0, private_bytes=200))
         watch.poll()
 
-    training.run(body)
+    training.run(body, whole=True)
+    (used,) = training.metered
+    assert (used.peak_memory_bytes, used.seconds) == (200, 2.0)  # of that start, which alone the larger profile is judged by
     assert ['profile="here"' in training.metrics.ever[0], 'profile="larger"' in training.metrics.ever[1]] == [True, True]
 
 
@@ -267,4 +269,6 @@ def test_a_materialisation_shows_the_picture_where_time_went_and_whether_the_pro
     assert shown["right_sizing"].endswith("Take half instead: it fits with headroom and saves 2.50 AED an hour a node.")
     assert shown["operators"].value.splitlines()[2] == "| aten::addmm | CPU | 1 | 2.50 | 100% |"
     assert telemetry_metadata(tmp_path / "nothing", profile="here", profiles={"here": PROFILE}) == {}
+    late = telemetry_metadata(tmp_path, profile="here", profiles={"here": PROFILE}, since=190.0)
+    assert "too short to judge" in late["right_sizing"]
     assert "right_sizing" not in telemetry_metadata(tmp_path, profile="no longer declared", profiles={"here": PROFILE})
