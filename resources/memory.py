@@ -57,35 +57,37 @@ def _count(path: Path) -> int | None:
     return next((int(word[1]) for word in words if word[0] == "oom_kill"), None)
 
 
-def family_rss(pid: int) -> int:
-    """Bytes of memory that a process and its descendants hold; 0 once it is gone."""
+def look_at_family(pid: int) -> tuple[int, float]:
+    """Bytes of memory that a process and its descendants hold, and the CPU seconds they have used; nothing once it is gone."""
     import psutil
 
-    total = 0
+    held, used = 0, 0.0
     try:
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
-        return 0
+        return held, used
     for member in family:
         try:
-            total += int(member.memory_info().rss)
+            held += int(member.memory_info().rss)
+            used += sum(member.cpu_times()[:4])  # user and system, of itself and of children that have ended
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return total
+    return held, used
 
 
-class MemoryWitness:
-    """What is seen of a program's memory while it lives, to tell afterwards why it was killed."""
+class Witness:
+    """What is seen of a program's memory while it lives, to tell afterwards why it was killed; and of its CPU time."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._groups, self._limit = pid, memory_groups(pid), memory_limit(pid)
         self._kills = count_oom_kills(self._groups)
-        self._share = 0.0
+        self._share = self.cpu_seconds = 0.0
 
     def look(self) -> None:
-        """Take down what the program and its children hold now."""
-        held = family_rss(self._pid)
+        """Take down what the program and its children hold and have used now."""
+        held, used = look_at_family(self._pid)
         self._share = held / self._limit if held else self._share  # nothing: it has just died
+        self.cpu_seconds = max(self.cpu_seconds, used)
 
     def memory(self) -> Memory:
         """What is known, once it is dead."""

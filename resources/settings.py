@@ -103,6 +103,11 @@ class Home:
         return self.root / "state.sqlite"
 
     @property
+    def cache(self) -> Path:
+        """This node's cache of encoded shards, by content; what is gone is made again."""
+        return self.root / "cache"
+
+    @property
     def leases(self) -> Path:
         """SQLite database of GPU leases, where FALAJ_LEASES names no other table."""
         return self.root / "leases.sqlite"

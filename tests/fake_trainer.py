@@ -22,6 +22,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     for name in ("data", "out", "spec", "run", "lease"):
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--cache-bytes", type=int)
     given = parser.parse_args()
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)

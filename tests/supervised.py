@@ -13,7 +13,8 @@ import dagster as dg
 
 from platform_assets.components.onlookers import Look
 from platform_assets.components.step import Step
-from platform_assets.components.training_run import Trained, TrainingJob, hold_training, train
+from platform_assets.components.training_command import TrainingJob
+from platform_assets.components.training_run import Trained, hold_training, train
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, ComputeSpec
 from resources import leases

@@ -6,24 +6,20 @@ and the next run for the same training finds it, or its result, or its checkpoin
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from platform_assets.components.onlookers import Look, onlookers, show_progress
 from platform_assets.components.step import Step
+from platform_assets.components.training_command import TrainingJob, write_command
 from platform_assets.components.training_lease import devices_of, leased
 from platform_assets.errors import StateError, TrainingError
-from platform_assets.networks.plans import RunPlan
-from platform_assets.specs.leases import Lease
-from platform_assets.specs.model import ModelSpec, TrainingSpec
+from platform_assets.stages.admission.payer import asked_of
 from platform_assets.stages.placement.resolution import Placement, resolve
 from platform_assets.stages.training.exits import EXIT, Exit, read_exit
 from platform_assets.stages.training.retry import FINISHED, OUT_OF_MEMORY, Memory, Retry, Stop, Try, decide, judge
@@ -32,22 +28,10 @@ if TYPE_CHECKING:
     from resources.detached import Program
     from resources.trainings import Attempt, TrainingFolder
 
-TRAINER = (sys.executable, "-m", "platform_assets.stages.training")
 STOP_SECONDS = 30.0  # a trainer that is asked to stop has saved its state within 20
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 _LAST_WORDS = 4000
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What is to be trained, on which profile to begin with; `program` is the command that trains."""
-
-    model: ModelSpec
-    data: Path
-    profile: str
-    warm_start: Path | None = None
-    program: Sequence[str] = TRAINER
 
 
 @dataclass
@@ -56,21 +40,18 @@ class Trained:
 
     attempts: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What a person sees of it."""
-        rows = "\n".join(
-            f"| {a['number']} | {a['profile']} | {a['micro_batches']} | {a['outcome']} | {a['step']} | {a['lost_steps']} "
-            f"| {a['seconds']:.1f} |"
-            for a in self.attempts
-        )
-        table = f"| start | profile | micro-batches | outcome | step | lost steps | seconds |\n|---|---|---|---|---|---|---|\n{rows}"
-        return {
-            "starts": len(self.attempts),
-            "attempts": dg.MetadataValue.md(table),
-            "lost_steps": sum(attempt["lost_steps"] for attempt in self.attempts),
-            "waited_for_gpus_seconds": round(sum(attempt["waited_seconds"] for attempt in self.attempts), 1),
-        }
+
+def describe_attempts(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a person sees of the starts of a training."""
+    rows = "\n".join(
+        f"| {a['number']} | {a['profile']} | {a['micro_batches']} | {a['outcome']} | {a['step']} | {a['lost_steps']} | {a['seconds']:.1f} |"
+        for a in attempts
+    )
+    head = "| start | profile | micro-batches | outcome | step | lost steps | seconds |\n|---|---|---|---|---|---|---|\n"
+    return {
+        "starts": len(attempts), "attempts": dg.MetadataValue.md(head + rows), "lost_steps": sum(a["lost_steps"] for a in attempts),
+        "waited_for_gpus_seconds": round(sum(a["waited_seconds"] for a in attempts), 1),
+    }  # fmt: skip
 
 
 @contextmanager
@@ -99,20 +80,11 @@ def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequen
     return _Supervisor(step, job, folder, looks=looks).run()
 
 
-def run_plan(training: TrainingSpec, *, micro_batches: int) -> RunPlan:
-    """Return what a declaration says of how its training runs."""
-    saved = training.checkpoints
-    return RunPlan(
-        strategy=training.strategy, micro_batches=micro_batches, compile=training.compile,
-        gradient_checkpointing=training.gradient_checkpointing, checkpoint_seconds=saved.every.total_seconds(),
-        checkpoint_steps=saved.steps, keep_checkpoints=saved.keep,
-    )  # fmt: skip
-
-
 class _Supervisor:
     def __init__(self, step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look]) -> None:
         self._step, self._job, self._folder, self._looks = step, job, folder, looks
         self._compute = step.parts.catalogue.compute
+        self._metered = job.profile
 
     def run(self) -> Trained:
         training = self._job.model.training
@@ -170,12 +142,19 @@ class _Supervisor:
         profile = self._compute.profiles[tried.profile]
         return resolve(profile, name=tried.profile, machine=look_at_machine(), threads=self._job.model.training.threads)
 
+    def _begin(self, profile: str) -> Placement:
+        """Say what the next start runs on, to the run and to the meter of its cost."""
+        if profile != self._metered:
+            self._metered = profile
+            self._step.meter.use(asked_of(profile, self._compute.profiles[profile]))
+        return self._step.place(threads=self._job.model.training.threads, profile=profile)
+
     def _start(self, tried: Try) -> tuple[Attempt, Exit]:
         from resources.detached import start
         from resources.machine import pin
         from resources.settings import child_environment
 
-        placement = self._step.place(threads=self._job.model.training.threads, profile=tried.profile)
+        placement = self._begin(tried.profile)
         with leased(self._step, self._job.model, placement) as (lease, waited):
             how = {
                 **asdict(tried), "declared": asdict(Try(self._job.profile, self._job.model.training.micro_batches)),
@@ -184,13 +163,15 @@ class _Supervisor:
             }  # fmt: skip
             attempt = self._folder.new_attempt(how)
             (self._folder.out / EXIT).unlink(missing_ok=True)  # of the start before
-            command = self._command(attempt, placement, tried, lease)
+            command = write_command(
+                self._step, self._job, here=attempt.folder, out=self._folder.out, placement=placement, tried=tried, lease=lease
+            )
             with self._heard(attempt) as variables:
                 environment = {**child_environment(self._step.parts.settings), **placement.environment(), **variables}
                 devices = devices_of(self._step, lease)
                 program = start(command, attempt.folder, environment={**environment, **devices})
                 pin(program.pid, placement)
-                return attempt, self._follow(program, attempt)
+                return attempt, self._follow(program, attempt)[0]
 
     def _attach(self, attempt: Attempt) -> Exit:
         """Follow a trainer that an earlier run has started; it may have ended meanwhile."""
@@ -198,11 +179,18 @@ class _Supervisor:
 
         program = find(attempt.folder)
         now = "which still runs" if program is not None else "which has ended"
-        self._step.place(threads=self._job.model.training.threads, profile=attempt.how["profile"])
+        self._begin(attempt.how["profile"])
         self._step.say(f"Attached to start {attempt.number} of run {attempt.how['run_id']}, {now}.")
+        before = time.time() - attempt.how["began"]
         try:
             with self._heard(attempt):
-                return self._follow(program, attempt) if program is not None else self._note_end(attempt, code=None, memory=Memory())
+                if program is None:
+                    ended = self._note_end(attempt, code=None, memory=Memory())
+                    self._step.meter.add(wall_seconds=ended.seconds)
+                    return ended
+                ended, cpu_seconds = self._follow(program, attempt)
+                self._step.meter.add(wall_seconds=before, cpu_seconds=cpu_seconds)  # no child of this process, which counts its own
+                return ended
         finally:
             if attempt.how["token"]:
                 self._step.parts.leases.release(attempt.how["token"], pool=attempt.how["pool"])
@@ -219,37 +207,12 @@ class _Supervisor:
         ):
             yield dict(session.get_bootstrap_env_vars())
 
-    def _command(self, attempt: Attempt, placement: Placement, tried: Try, lease: Lease | None) -> list[str]:
-        from platform_assets.stages.training.heartbeat import LeaseFile
-        from resources.home import write_atomically
-        from resources.leases import LEASE_SECONDS
-
-        job, here = self._job, attempt.folder
-        learning = placement.learning(job.model.training.learning())
-        files = {
-            "spec": {**learning.model_dump(mode="json"), "kind": job.model.target.kind},
-            "run": asdict(run_plan(job.model.training, micro_batches=tried.micro_batches)),
-        }
-        if lease is not None:
-            files["lease"] = asdict(LeaseFile(self._step.parts.leases.dsn, lease.token, LEASE_SECONDS))
-        for name, content in files.items():
-            write_atomically(here / f"{name}.json", json.dumps(content).encode(), mode=0o600)  # a table's address may hold a password
-        flags = [text for name in files for text in (f"--{name}", str(here / f"{name}.json"))]
-        warm = ["--warm-start", str(job.warm_start)] if job.warm_start else []
-        program = list(job.program)
-        if placement.got.processes > 1:
-            module = program[program.index("-m") :]
-            count = f"--nproc-per-node={placement.got.processes}"
-            # Without the `--` torchrun reads our --run as its own --run-path.
-            program = [sys.executable, "-m", "torch.distributed.run", "--standalone", count, "-m", "--", *module[1:]]
-        return [*program, "--data", str(job.data), "--out", str(self._folder.out), *flags, *warm]
-
-    def _follow(self, program: Program, attempt: Attempt) -> Exit:
-        """Wait until the trainer has ended; whatever ends this wait stops it too, all but a kill."""
+    def _follow(self, program: Program, attempt: Attempt) -> tuple[Exit, float]:
+        """Wait until the trainer has ended; return how, and its CPU seconds. Whatever ends this wait stops it too, all but a kill."""
         from resources.detached import stop
-        from resources.memory import MemoryWitness
+        from resources.memory import Witness
 
-        witness = MemoryWitness(program.pid)
+        witness = Witness(program.pid)
         token, due = attempt.how["token"], 0.0
         try:
             while program.alive:
@@ -263,7 +226,7 @@ class _Supervisor:
                 self._step.context.log.warning("The trainer had to be killed: it had not ended %.0f s after SIGTERM.", STOP_SECONDS)
             self._note_end(attempt, code=program.code, memory=witness.memory())
             raise
-        return self._note_end(attempt, code=program.code, memory=witness.memory())
+        return self._note_end(attempt, code=program.code, memory=witness.memory()), witness.cpu_seconds
 
     def _renew(self, token: str | None) -> None:
         """Beside the trainer's own heartbeat, which begins late where torchrun is slow to start."""

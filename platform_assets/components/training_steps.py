@@ -6,18 +6,21 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.live import Watched, telemetry_metadata, watching
+from platform_assets.components.onlookers import onlookers, show_progress
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
+from platform_assets.components.training_command import TrainingJob
+from platform_assets.components.training_run import describe_attempts, hold_training, train
 from platform_assets.errors import TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
@@ -29,6 +32,10 @@ from platform_assets.specs.records import (
     from_mapping,
     to_json,
 )
+
+if TYPE_CHECKING:
+    from platform_assets.stages.placement.resolution import Placement
+    from resources.trainings import TrainingFolder
 
 CODE_VERSION = "1"
 _BASELINE_SECONDS = 20.0
@@ -74,26 +81,19 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
 def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Train the declared network in a process of its own, log it to MLflow, set it beside a tuned baseline."""
     del dataset
-    from platform_assets.stages.evaluation.baseline import fit_baseline
-
     parts = step.parts
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
     mark = fingerprint("trained", CODE_VERSION, model.training.learning(), model.target, training_set.digest)
-    known = parts.artefacts.recall(mark)
     data = parts.artefacts.path(training_set.digest)
+    known, mlflow_run = parts.artefacts.recall(mark), None
+    reused = known is not None
     if known is None:
-        with scratch(step) as folder:
-            spec = {**model.training.learning().model_dump(mode="json"), "kind": model.target.kind}
-            with ThreadPoolExecutor(1) as pool:  # the trainer is a process of its own: the other core fits the trees meanwhile
-                fitting = pool.submit(fit_baseline, data, kind=model.target.kind, budget_seconds=_BASELINE_SECONDS)
-                run_program(step, "platform_assets.stages.training", spec, folder, {"--data": data, "--out": folder / "out"})
-                baseline = fitting.result()
-            result = json.loads((folder / "out" / "result.json").read_text())
-            digest = parts.artefacts.put(folder / "out")
-        note = {"result": result, "baseline": baseline.holdout}
-        parts.artefacts.remember(mark, digest, note)
-    else:
-        digest, note = known
+        with hold_training(step, f"{model.name}-{mark[:16]}") as place:
+            known = parts.artefacts.recall(mark)  # another run may have stored it while this one waited
+            reused = known is not None
+            if known is None:
+                known, mlflow_run = _train_and_store(model, step, data=data, place=place, mark=mark)
+    digest, note = known
     result = note["result"]
     record = Training(
         digest=digest, training_set=training_set.digest, parameters=result["parameters"],
@@ -105,12 +105,43 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
     run_id = parts.registry.log_training(
         model.name, model.training.learning().model_dump(mode="json"),
         {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
-        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id},
+        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id}, run_id=mlflow_run,
     )  # fmt: skip
-    return Outcome(record, digest, _training_metadata(model, record, data, folder, reused=known is not None, mlflow_run=run_id))
+    shown = {
+        **_training_metadata(model, record, data, folder),
+        **telemetry_metadata(
+            folder, profile=note["profile"], profiles=parts.catalogue.compute.profiles, since=note["attempts"][-1]["began"]
+        ),
+        **describe_attempts(note["attempts"]),
+    }
+    return Outcome(record, digest, {**shown, "reused": reused, "mlflow_run": run_id})
 
 
-def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: Path, *, reused: bool, mlflow_run: str) -> dict[str, Any]:
+def _train_and_store(
+    model: ModelSpec, step: Step, *, data: Path, place: TrainingFolder, mark: str
+) -> tuple[tuple[str, dict[str, Any]], str | None]:
+    """Train and fit the baseline side by side; return the artefact with its note, and the MLflow run that was opened meanwhile."""
+    from platform_assets.stages.evaluation.baseline import fit_baseline
+
+    artefacts, key = step.parts.artefacts, keys.model_key(model.name, "trained")
+    profile, _ = step.parts.catalogue.profile_of(model.name, "trained")
+    watched = Watched(key, model=model.name, tenant=model.tenant)
+    with ThreadPoolExecutor(1) as pool, watching(step, watched, out=place.out) as watch:
+        # The trainer is a process of its own: another core fits the trees meanwhile.
+        fitting = pool.submit(fit_baseline, data, kind=model.target.kind, budget_seconds=_BASELINE_SECONDS)
+        trained = train(step, TrainingJob(model, data, profile), place, looks=[watch.look])
+        baseline = fitting.result()
+    note = {
+        "result": json.loads((place.out / "result.json").read_text()), "baseline": baseline.holdout,
+        "attempts": trained.attempts, "profile": trained.attempts[-1]["profile"],
+    }  # fmt: skip
+    digest = artefacts.put(place.out)
+    artefacts.remember(mark, digest, note)
+    place.remove()
+    return (digest, note), watch.mlflow_run
+
+
+def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: Path) -> dict[str, Any]:
     from platform_assets.stages.evaluation.pictures import draw_training
 
     lead = model.leading_metric
@@ -121,18 +152,15 @@ def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: P
         "size_bytes": record.size_bytes,
         "architecture": f"{model.training.architecture}, width {model.training.width}, depth {model.training.depth}",
         "seconds": record.seconds,
-        "reused": reused,
-        "mlflow_run": mlflow_run,
         "training": picture(draw_training(folder, data=data, kind=model.target.kind)),
     }
 
 
-def run_program(
-    step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, arguments: Sequence[str] = ()
-) -> None:
+def run_program(step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, placement: Placement) -> None:
     """Run one of our programs through Dagster Pipes, so that its metrics and progress show live in the run."""
     from dagster._core.errors import DagsterPipesExecutionError  # has no public name
 
+    from resources.machine import pinned
     from resources.settings import child_environment
 
     spec_file = folder / "spec.json"
@@ -144,35 +172,15 @@ def run_program(
         "--spec",
         str(spec_file),
         *(text for flag, path in paths.items() for text in (flag, str(path))),
-        *arguments,
+        "--threads",
+        str(placement.got.threads),
     ]
+    environment = {**child_environment(step.parts.settings), **placement.environment()}
     try:
-        with _follow(paths["--out"] / "progress.jsonl", step):
-            dg.PipesSubprocessClient(env=child_environment(step.parts.settings)).run(context=step.context, command=command)
+        with onlookers([show_progress(step)], paths["--out"]), pinned(placement):
+            dg.PipesSubprocessClient(env=environment).run(context=step.context, command=command)
     except DagsterPipesExecutionError as error:
         raise TrainingError(f"{module} failed: {error}. Its output stands in this step's stderr.") from error
-
-
-@contextmanager
-def _follow(progress: Path, step: Step) -> Iterator[None]:
-    """Show the newest line of a program's progress file to whoever watches this process."""
-    done = threading.Event()
-
-    def follow() -> None:
-        while not done.wait(0.5):
-            lines = progress.read_text().splitlines() if progress.exists() else []
-            if lines and lines[-1].endswith("}"):
-                told = json.loads(lines[-1])
-                epoch = f" {told['epoch']:.0f} of {told['epochs']:.0f}" if "epochs" in told else ""
-                step.parts.watcher.note(f"{told['step']}{epoch}")
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
@@ -192,8 +200,8 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
             "--data": parts.artefacts.path(training.training_set),
             "--out": work / "out",
         }
-        threads = ["--threads", str(model.training.threads)] if model.training.threads else []
-        run_program(step, "platform_assets.stages.compression", spec, work, paths, arguments=threads)
+        placement = step.place(threads=model.training.threads)
+        run_program(step, "platform_assets.stages.compression", spec, work, paths, placement=placement)
         result = _store_candidates(step, work / "out")
         parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
         shutil.rmtree(work)

@@ -16,6 +16,7 @@ import pytest
 from dagster import DagsterExecutionInterruptedError
 from supervised import SHORT_SECONDS, TESTS, World
 
+from platform_assets.components.training_run import describe_attempts
 from platform_assets.errors import LeaseError, TrainingError
 from platform_assets.specs.leases import GPU_POOL, LeaseAsk
 from resources import detached
@@ -70,7 +71,7 @@ def test_a_training_runs_on_leased_slots_and_gives_them_back(world):
     assert world.parts().leases.held(GPU_POOL) == []
     assert seen[-1] == world.out
     assert [text for text in said if text.startswith("step ")] == [f"step {step}" for step in range(1, 31)]
-    assert trained.metadata["lost_steps"] == 0
+    assert describe_attempts(trained.attempts)["lost_steps"] == 0
     mode = (world.folder.root / "attempts" / "0001" / "lease.json").stat().st_mode
     assert mode & 0o077 == 0, "a table's address may hold a password"
 
@@ -130,7 +131,7 @@ def test_a_trainer_that_died_with_dagster_is_started_again_from_its_checkpoints(
     trained = world.run()
     assert [attempt["outcome"] for attempt in trained.attempts] == ["killed", "finished"]
     assert trained.attempts[-1]["restored_from"] >= 20
-    assert trained.metadata["lost_steps"] == trained.attempts[-1]["lost_steps"] <= 5
+    assert describe_attempts(trained.attempts)["lost_steps"] == trained.attempts[-1]["lost_steps"] <= 5
 
 
 @pytest.mark.parametrize("world", [[{"steps": 200, "pause": 0.02}]], indirect=True)
@@ -176,8 +177,8 @@ def test_preempted_it_goes_on_by_itself_and_out_of_memory_on_the_larger_profile_
         ("preempted", "gpu", 1), ("out_of_memory", "gpu", 1), ("out_of_memory", "gpu-two", 1), ("finished", "gpu-two", 2),
     ]  # fmt: skip
     assert [start["run"]["micro_batches"] for start in world.starts()] == [1, 1, 1, 2]
-    assert trained.metadata["starts"] == 4
-    assert "| 2 | gpu | 1 | out_of_memory |" in trained.metadata["attempts"].value
+    assert describe_attempts(trained.attempts)["starts"] == 4
+    assert "| 2 | gpu | 1 | out_of_memory |" in describe_attempts(trained.attempts)["attempts"].value
 
 
 @pytest.mark.parametrize("outcome", ["diverged", "failed"])
@@ -243,7 +244,7 @@ def test_a_training_waits_in_turn_for_its_gpus_and_says_so(tmp_path):
     held = leases.take(LeaseAsk("other", GPU_POOL, 2, 2, "t", "gpu-two", holder="model/other"), seconds=60)
     threading.Timer(1.5, lambda: leases.release(held.token, pool=GPU_POOL)).start()
     trained = world.run(said=said)
-    assert trained.metadata["waited_for_gpus_seconds"] >= 1
+    assert describe_attempts(trained.attempts)["waited_for_gpus_seconds"] >= 1
     assert any("Waiting for 1 of 2 GPUs; held: 2 by model/other; in turn: model/tiny_cancellations" in text for text in said)
     assert leases.waiting(GPU_POOL) == []
 
