@@ -38,12 +38,15 @@ def open_model(model_file: Path, *, schema: FeatureSchema, threads: int = 1) -> 
 
 def model_inputs(rows: pa.Table, *, schema: FeatureSchema) -> dict[str, np.ndarray]:
     """Turn feature columns into the graph's inputs, as specs.records.FeatureSchema says."""
-    groups = {"numeric": schema.of_kind("numeric", "date"), "categorical": schema.of_kind("category"), "image": schema.of_kind("image")}
+    groups = {
+        "numeric": schema.of_kind("numeric", "date"), "categorical": schema.of_kind("category"), "image": schema.of_kind("image"),
+        "text": schema.of_kind("text"),
+    }  # fmt: skip
     return {name: _array(name, features, rows) for name, features in groups.items() if features}
 
 
 def _array(name: str, features: tuple[Feature, ...], rows: pa.Table) -> np.ndarray:
-    if name == "categorical":
+    if name in ("categorical", "text"):
         return np.column_stack([rows[f.name].fill_null("").to_numpy(zero_copy_only=False).astype(object) for f in features])
     if name == "image":
         flat = [np.asarray(rows[f.name].combine_chunks().flatten(), np.float32).reshape(-1, f.size) for f in features]

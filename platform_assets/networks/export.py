@@ -1,8 +1,9 @@
 """Trained network -> one ONNX file with the interface of specs.records.FeatureSchema, preprocessing inside.
 
 Numbers, dates and images are preprocessed by layers of the network itself. Strings are not tensors in torch: their look-up is
-three nodes in front, for all columns at once: the column's number is put before each value, one LabelEncoder finds the row of
-the common table, and what is not found takes its column's `unknown` row.
+some nodes in front. Categories, all columns at once: the column's number is put before each value, one LabelEncoder finds the row of
+the common table, and what is not found takes its column's `unknown` row. Texts: onnxruntime's Tokenizer cuts them by the pattern of
+`tokens`, one LabelEncoder numbers the pieces, and each row is padded or cut to its length.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ import torch
 from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 
+from platform_assets.networks import tokens
 from platform_assets.networks.preprocessing import FIRST, MISSING, UNKNOWN, Preprocessing
 
 if TYPE_CHECKING:
     from platform_assets.networks.checkpoint import Trained
+    from platform_assets.networks.tokens import Tokeniser
 
+MICROSOFT = "com.microsoft"  # onnxruntime's own operators
 OPSET = 20  # the first with StringConcat
 ML_OPSET = 4
-INPUTS = ("numeric", "ids", "image")
+INPUTS = ("numeric", "ids", "image", "tokens")
+NEEDED = INPUTS[:3]  # a network takes them always, with no columns where there are none
 
 
 class _Answer(nn.Module):
@@ -39,21 +44,32 @@ class _Answer(nn.Module):
     def forward(self, *present: Tensor) -> Tensor:
         given = dict(zip(self.names, present, strict=True))
         absent = present[0].new_empty((present[0].shape[0], 0))
-        return self.network(*(given.get(name, absent) for name in INPUTS)).softmax(-1)
+        return self.network(*(given.get(name, absent) for name in INPUTS if name in NEEDED or name in given)).softmax(-1)
 
 
 def export_onnx(trained: Trained, path: Path) -> None:
     """Write the network as one ONNX file, any batch size, whole or not at all."""
     model = _trace(trained)
     if trained.preprocessing.categories:
-        model = compose.merge_models(_look_up(trained.preprocessing), model, io_map=[("ids_found", "ids")])
-        # The merge leaves each part's list of operator sets: readers expect one entry a domain.
-        del model.opset_import[:]
-        model.opset_import.extend([helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)])
+        model = _before(_look_up(trained.preprocessing), model, gives="ids_found", takes="ids")
+    if trained.preprocessing.tokeniser is not None:
+        model = _before(_cut_texts(trained.preprocessing.tokeniser), model, gives="tokens_found", takes="tokens")
     onnx.checker.check_model(model)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_bytes(model.SerializeToString())
     beside.replace(path)
+
+
+def _before(first: onnx.ModelProto, second: onnx.ModelProto, *, gives: str, takes: str) -> onnx.ModelProto:
+    merged = compose.merge_models(first, second, io_map=[(gives, takes)])
+    # The merge leaves each part's list of operator sets: readers expect one entry a domain.
+    del merged.opset_import[:]
+    merged.opset_import.extend(_opsets())
+    return merged
+
+
+def _opsets() -> list[onnx.OperatorSetIdProto]:
+    return [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET), helper.make_opsetid(MICROSOFT, 1)]
 
 
 def _trace(trained: Trained) -> onnx.ModelProto:
@@ -63,6 +79,7 @@ def _trace(trained: Trained) -> onnx.ModelProto:
         "numeric": torch.zeros(rows, len(fitted.numbers)),
         "ids": torch.zeros(rows, len(fitted.categories), dtype=torch.int64),
         "image": torch.zeros(rows, fitted.image_size),
+        "tokens": torch.zeros(rows, fitted.tokeniser.width if fitted.tokeniser is not None else 0, dtype=torch.int64),
     }
     names = tuple(name for name in INPUTS if examples[name].shape[1])
     buffer: Any = io.BytesIO()  # the tracing exporter writes to memory as well, though its signature names paths alone
@@ -75,8 +92,8 @@ def _trace(trained: Trained) -> onnx.ModelProto:
         )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
     model.ir_version = 10
-    if fitted.categories:
-        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", ML_OPSET))
+    del model.opset_import[:]
+    model.opset_import.extend(_opsets() if fitted.categories or fitted.tokeniser is not None else _opsets()[:1])
     return model
 
 
@@ -105,5 +122,42 @@ def _look_up(fitted: Preprocessing) -> onnx.ModelProto:
         [helper.make_tensor_value_info("ids_found", TensorProto.INT64, ["rows", count])],
         [prefixes, unknowns, zero],
     )  # fmt: skip
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    return helper.make_model(graph, opset_imports=_opsets(), ir_version=10)
+
+
+def _cut_texts(tokeniser: Tokeniser) -> onnx.ModelProto:
+    """Cut texts [rows, columns] into tokens [rows, columns * max_tokens], as `tokens.encode_texts` does."""
+    count, length = len(tokeniser.columns), tokeniser.max_tokens
+    keys = ["", *tokeniser.pieces]  # the Tokenizer pads with "", and no piece is empty
+    values = [tokens.PAD, *range(tokens.FIRST, tokeniser.size)]
+    constants = {
+        "begin": [0], "end": [length], "pieces_axis": [2], "padding_tail": [count, length], "flat": [0, count * length],
+    }  # fmt: skip
+    initialisers = [helper.make_tensor(name, TensorProto.INT64, [len(value)], value) for name, value in constants.items()]
+    space = helper.make_tensor("space", TensorProto.STRING, [1], [b" "])  # type: ignore[list-item]
+    pad = helper.make_tensor("pad", TensorProto.INT64, [1], [tokens.PAD])
+    nodes = [
+        helper.make_node("StringConcat", ["space", "text"], ["spaced"]),
+        helper.make_node(
+            "Tokenizer", ["spaced"], ["pieces"], domain=MICROSOFT, mark=0, mincharnum=1, pad_value="",
+            tokenexp=tokens.piece_pattern(tokeniser.pieces),
+        ),
+        helper.make_node(
+            "LabelEncoder", ["pieces"], ["numbered"], domain="ai.onnx.ml", keys_strings=keys, values_int64s=values,
+            default_int64=tokens.UNKNOWN,
+        ),
+        helper.make_node("Slice", ["numbered", "begin", "end", "pieces_axis"], ["near"]),
+        helper.make_node("Shape", ["text"], ["rows"], start=0, end=1),
+        helper.make_node("Concat", ["rows", "padding_tail"], ["padding_shape"], axis=0),
+        helper.make_node("Expand", ["pad", "padding_shape"], ["padded"]),
+        helper.make_node("Concat", ["near", "padded"], ["long"], axis=2),
+        helper.make_node("Slice", ["long", "begin", "end", "pieces_axis"], ["whole"]),
+        helper.make_node("Reshape", ["whole", "flat"], ["tokens_found"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "cut_texts",
+        [helper.make_tensor_value_info("text", TensorProto.STRING, ["rows", count])],
+        [helper.make_tensor_value_info("tokens_found", TensorProto.INT64, ["rows", count * length])],
+        [*initialisers, space, pad],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=_opsets(), ir_version=10)

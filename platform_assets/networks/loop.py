@@ -21,6 +21,7 @@ from torch import nn
 
 from platform_assets.errors import DivergedError, PreemptedError, TrainingError
 from platform_assets.networks import snapshots
+from platform_assets.networks.blocks import recompute_activations
 from platform_assets.networks.companions import Figures
 from platform_assets.networks.launch import highest, total
 from platform_assets.networks.modules import loss_of, read_optimisation
@@ -81,6 +82,8 @@ class Loop:
         self._world, self._rank = fabric.world_size, fabric.global_rank
         for weight in module.parameters():
             weight.requires_grad_(weight.requires_grad and weight.numel() > 0)  # DDP would wait for the gradient of an empty one for ever
+        if run.gradient_checkpointing:
+            recompute_activations(module)
         if run.compile:
             network = getattr(module, "network", module)
             network.compile()

@@ -20,6 +20,8 @@ class TrainingPlan:
     depth: int = 2
     heads: int = 4
     dropout: float = 0.1
+    max_tokens: int = 128
+    vocabulary: int = 4000
     epochs: int = 8
     batch_size: int = 512
     learning_rate: float = 2e-3

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from platform_assets.networks.rows import floats, images, texts
 from platform_assets.networks.shards import read_shard, read_shard_list
+from platform_assets.networks.tokens import MAX_TOKENS, VOCABULARY, Tokeniser, WordCounts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,7 @@ class Preprocessing:
     categories: tuple[CategoryColumn, ...]
     image_size: int
     image_scale: float
+    tokeniser: Tokeniser | None = None
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -74,20 +76,27 @@ class Preprocessing:
         return tuple(int(start) for start in np.cumsum([0, *sizes])[:-1])
 
 
-def fit_preprocessing(data: Path, *, schema: FeatureSchema, exact_rows: int = EXACT_ROWS) -> Preprocessing:
+def fit_preprocessing(
+    data: Path, *, schema: FeatureSchema, exact_rows: int = EXACT_ROWS, vocabulary: int = VOCABULARY, max_tokens: int = MAX_TOKENS
+) -> Preprocessing:
     """Fit on the training split of a training set, a shard and a few columns at a time.
 
     Quantiles, mean and deviation are of all rows up to `exact_rows`, beyond that of one row drawn from each of so many equal stretches;
     least, greatest and counts of categories are always of all rows. The result depends neither on the length of the shards nor, up to
-    `exact_rows`, on the order of the rows. Memory grows with the number of different categories alone.
+    `exact_rows`, on the order of the rows. Memory grows with the number of different categories alone. Of texts at most `vocabulary` word
+    pieces are learnt, and `max_tokens` are read.
     """
     shards = read_shard_list(data).of("train")
     categories = [feature.name for feature in schema.of_kind("category")]
     counted: list[Counter[str]] = [Counter() for _ in categories]
     greatest = 0.0
     pictures = [feature.name for feature in schema.of_kind("image")]
-    for shard in shards if categories or pictures else ():
-        table = read_shard(data, shard, columns=[*categories, *pictures])
+    passages = tuple(feature.name for feature in schema.of_kind("text"))
+    words = WordCounts(max_tokens=max_tokens)
+    for shard in shards if categories or pictures or passages else ():
+        table = read_shard(data, shard, columns=[*categories, *pictures, *passages])
+        for name in passages:
+            words.add(texts(table[name]))
         for counter, name in zip(counted, categories, strict=True):
             counter.update({entry["values"]: entry["counts"] for entry in pc.value_counts(texts(table[name])).to_pylist()})
         greatest = max(greatest, float(np.abs(images(table, schema=schema)).max(initial=0.0)))
@@ -97,6 +106,7 @@ def fit_preprocessing(data: Path, *, schema: FeatureSchema, exact_rows: int = EX
         categories=tuple(_fit_category(name, counter, rows=rows) for name, counter in zip(categories, counted, strict=True)),
         image_size=sum(feature.size for feature in schema.of_kind("image")),
         image_scale=greatest or 1.0,
+        tokeniser=words.learn(passages, vocabulary=vocabulary, max_tokens=max_tokens) if passages else None,
     )
 
 

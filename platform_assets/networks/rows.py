@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_assets.errors import DataError
-from platform_assets.networks.shards import read_shard, read_shard_list
+from platform_assets.networks.shards import read_pieces, read_shard, read_shard_list
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -30,13 +31,15 @@ MICROSECONDS_A_DAY = 86_400_000_000
 class Rows:
     """Rows of one split as the exported model takes them: raw, with NaN and "" where a value is missing.
 
-    `numeric` float32 [N, Dn], `categorical` one string array a column, `image` float32 [N, size], `labels` int64 [N].
+    `numeric` float32 [N, Dn], `categorical` one string array a column, `image` float32 [N, size], `labels` int64 [N],
+    `text` one string array a text column.
     """
 
     numeric: NDArray[np.float32]
     categorical: tuple[pa.Array, ...]
     image: NDArray[np.float32]
     labels: NDArray[np.int64]
+    text: tuple[pa.Array, ...] = ()
 
     def __len__(self) -> int:
         """Count rows."""
@@ -44,8 +47,11 @@ class Rows:
 
     def strings(self) -> NDArray[np.object_]:
         """Return categories as the object array [N, Dc] that onnxruntime takes."""
-        columns = [column.to_numpy(zero_copy_only=False) for column in self.categorical]
-        return np.stack(columns, axis=1).astype(object) if columns else np.empty((len(self), 0), dtype=object)
+        return _objects(self.categorical, rows=len(self))
+
+    def passages(self) -> NDArray[np.object_]:
+        """Return texts as the object array [N, Dt] that onnxruntime takes."""
+        return _objects(self.text, rows=len(self))
 
 
 def read_rows(folder: Path, split: str, *, schema: FeatureSchema) -> Rows:
@@ -55,10 +61,11 @@ def read_rows(folder: Path, split: str, *, schema: FeatureSchema) -> Rows:
     return to_rows(pa.concat_tables(tables), schema=schema, where=folder / split)
 
 
-def read_shard_rows(folder: Path, shard: Shard, *, schema: FeatureSchema) -> Rows:
-    """Read one shard; a class that the schema does not list raises DataError."""
+def read_shard_rows(folder: Path, shard: Shard, *, schema: FeatureSchema) -> Iterator[Rows]:
+    """Read one shard a piece at a time; a class that the schema does not list raises DataError."""
     wanted = [*(feature.name for feature in schema.features), schema.target]
-    return to_rows(read_shard(folder, shard, columns=wanted), schema=schema, where=folder / shard.path)
+    for piece in read_pieces(folder, shard, columns=wanted):
+        yield to_rows(piece, schema=schema, where=folder / shard.path)
 
 
 def to_rows(table: pa.Table, *, schema: FeatureSchema, where: Path) -> Rows:
@@ -69,6 +76,7 @@ def to_rows(table: pa.Table, *, schema: FeatureSchema, where: Path) -> Rows:
         categorical=tuple(texts(table[feature.name]) for feature in schema.of_kind("category")),
         image=images(table, schema=schema),
         labels=_labels(table[schema.target], schema=schema, where=where),
+        text=tuple(texts(table[feature.name]) for feature in schema.of_kind("text")),
     )
 
 
@@ -81,7 +89,7 @@ def floats(column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 
 def texts(column: pa.ChunkedArray) -> pa.Array:
-    """Read a category as strings, "" where it is missing."""
+    """Read a category or a text as strings, "" where it is missing."""
     filled = pc.fill_null(pc.cast(column, pa.string()), "").combine_chunks()
     return pa.concat_arrays(filled.chunks) if isinstance(filled, pa.ChunkedArray) else filled
 
@@ -93,6 +101,11 @@ def images(table: pa.Table, *, schema: FeatureSchema) -> NDArray[np.float32]:
         for feature in schema.of_kind("image")
     ]
     return np.concatenate(parts, axis=1) if parts else np.empty((table.num_rows, 0), np.float32)
+
+
+def _objects(columns: tuple[pa.Array, ...], *, rows: int) -> NDArray[np.object_]:
+    plain = [column.to_numpy(zero_copy_only=False) for column in columns]
+    return np.stack(plain, axis=1).astype(object) if plain else np.empty((rows, 0), dtype=object)
 
 
 def _labels(column: pa.ChunkedArray, *, schema: FeatureSchema, where: Path) -> NDArray[np.int64]:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "calibration", "holdout")
 SCHEMA_FILE, LIST_FILE = "schema.json", "shards.json"
-SHARD_ROWS = 65_536  # of 50 columns about 25 MB when read, so that encoding one fits beside any network
+MOST_ROWS, MOST_BYTES = 65_536, 64 * 2**20  # of a shard; the bytes are those of its rows when read
+PIECES = 8  # row groups of a shard: what is encoded at once
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,21 @@ class ShardList:
         return shards
 
 
+def rows_of_shard(schema: FeatureSchema) -> int:
+    """Choose the length of a shard by what a row takes when read: 50 columns give the most, of images in 224 by 224 colours fit 111."""
+    wide = {"image": 4, "text": 1024}  # a text's length is a guess; any other value is 8 bytes, and a category not much more
+    row_bytes = sum(wide.get(feature.kind, 8) * feature.size for feature in schema.features)
+    return max(1, min(MOST_ROWS, MOST_BYTES // max(1, row_bytes)))
+
+
 def write_training_set(
-    folder: Path, parts: Mapping[str, Iterable[pa.Table]], *, schema: FeatureSchema, shard_rows: int = SHARD_ROWS
+    folder: Path, parts: Mapping[str, Iterable[pa.Table]], *, schema: FeatureSchema, shard_rows: int | None = None
 ) -> dict[str, int]:
     """Write each split from a stream of tables, schema.json and shards.json; return the rows of each split.
 
     No more than one shard and one table of the stream are held. Equal rows in equal order give equal bytes, however the stream cuts them.
     """
+    shard_rows = shard_rows or rows_of_shard(schema)
     splits = {name: tuple(_write_split(folder, name, tables, shard_rows=shard_rows)) for name, tables in parts.items()}
     (folder / SCHEMA_FILE).write_text(to_json(schema), encoding="utf-8")
     (folder / LIST_FILE).write_text(to_json(ShardList(splits)), encoding="utf-8")
@@ -77,16 +86,24 @@ def read_schema(folder: Path) -> FeatureSchema:
 
 def read_shard(folder: Path, shard: Shard, *, columns: list[str]) -> pa.Table:
     """Read some columns of one shard; a file that is missing, cut short or lacks a column raises DataError."""
+    return pa.concat_tables(read_pieces(folder, shard, columns=columns))
+
+
+def read_pieces(folder: Path, shard: Shard, *, columns: list[str]) -> Iterator[pa.Table]:
+    """Read some columns of one shard a row group at a time; raises as `read_shard` does."""
     path = folder / shard.path
     try:
-        table = pq.ParquetFile(path).read(columns=columns)
+        with pq.ParquetFile(path) as file:
+            if missing := set(columns) - set(file.schema_arrow.names):
+                raise DataError(f"{path} lacks the columns {sorted(missing)} that its {SCHEMA_FILE} lists")
+            if file.metadata.num_rows != shard.rows:
+                raise DataError(
+                    f"{path} holds {file.metadata.num_rows} rows, {LIST_FILE} says {shard.rows}; materialise the training set again"
+                )
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} is listed in {LIST_FILE} and cannot be read ({error}); materialise the training set again") from error
-    if missing := set(columns) - set(table.column_names):
-        raise DataError(f"{path} lacks the columns {sorted(missing)} that its {SCHEMA_FILE} lists")
-    if table.num_rows != shard.rows:
-        raise DataError(f"{path} holds {table.num_rows} rows, {LIST_FILE} says {shard.rows}; materialise the training set again")
-    return table
 
 
 def _write_split(folder: Path, split: str, tables: Iterable[pa.Table], *, shard_rows: int) -> Iterator[Shard]:
@@ -94,7 +111,7 @@ def _write_split(folder: Path, split: str, tables: Iterable[pa.Table], *, shard_
     for number, table in enumerate(_cut(tables, rows=shard_rows)):
         name = f"{split}/{number:05d}.parquet"
         plain = table.combine_chunks().replace_schema_metadata(None)
-        pq.write_table(plain, folder / name, compression="zstd", compression_level=3, row_group_size=shard_rows)
+        pq.write_table(plain, folder / name, compression="zstd", compression_level=3, row_group_size=max(1, shard_rows // PIECES))
         with (folder / name).open("rb") as file:
             yield Shard(name, plain.num_rows, hashlib.file_digest(file, "sha256").hexdigest())
 

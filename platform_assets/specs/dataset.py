@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
 
-ColumnType = Literal["integer", "number", "string", "boolean", "timestamp", "image"]
+ColumnType = Literal["integer", "number", "string", "boolean", "timestamp", "image", "text"]
 
 
 class SimulatorSource(Spec):

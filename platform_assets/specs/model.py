@@ -71,6 +71,8 @@ class LearningSpec(Spec):
     depth: PositiveInt = Field(2, le=64, description="Blocks.")
     heads: PositiveInt = Field(4, le=64, description="Attention heads; the width is a multiple of them.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Share of activations dropped while training.")
+    max_tokens: PositiveInt = Field(128, le=8192, description="Tokens of a text that are read; what follows them is not.")
+    vocabulary: int = Field(4000, ge=64, le=10_000, description="Most word pieces of the tokeniser that is trained on the training rows.")
     epochs: PositiveInt = Field(8, le=10_000, description="Passes over the training rows.")
     batch_size: PositiveInt = Field(512, le=1_000_000, description="Rows a step, over all processes together.")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak of AdamW's rate, reached after a warm-up.")

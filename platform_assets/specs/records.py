@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
-FeatureKind = Literal["numeric", "category", "date", "image"]
+FeatureKind = Literal["numeric", "category", "date", "image", "text"]
 
 
 def to_json(record: Any) -> str:
@@ -71,7 +71,7 @@ class TablePin:
 class ViewTable:
     """A feature view and the exact version of the table that holds its rows.
 
-    The table's columns: `entity` (string), `event_timestamp` (timestamp us) and the features (numeric: double, category: string,
+    The table's columns: `entity` (string), `event_timestamp` (timestamp us) and the features (numeric: double, category and text: string,
     date: timestamp us, image: list of float). A value older than `ttl_seconds` at the event is not used; 0 is forever.
     """
 
@@ -131,7 +131,7 @@ class InForce:
 class Feature:
     """One input of a model.
 
-    numeric: float; category: string; date: timestamp, carried as float days since 1970-01-01;
+    numeric: float; category: string; text: string; date: timestamp, carried as float days since 1970-01-01;
     image: `size` floats, row by row. `entity` and `view` say where an online value is looked up.
     """
 
@@ -148,7 +148,8 @@ class FeatureSchema:
 
     `numeric`: float32 [rows, number of numeric and date features], NaN is missing;
     `categorical`: string [rows, number of category features], "" is missing;
-    `image`: float32 [rows, size]. An input with no features is absent. Output `probabilities`: float32 [rows, classes].
+    `image`: float32 [rows, size]; `text`: string [rows, number of text features], "" is missing.
+    An input with no features is absent. Output `probabilities`: float32 [rows, classes].
     """
 
     features: tuple[Feature, ...]
@@ -187,6 +188,19 @@ class Training:
     baseline: dict[str, float]
     seconds: float
     warm_start: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search over hyperparameters so far: its best trial's number, leading metric on the calibration rows and values."""
+
+    training_set: str
+    declared: str
+    trials: int
+    counts: dict[str, int]
+    best: int | None
+    value: float | None
+    changes: dict[str, bool | int | float | str]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from platform_assets.errors import Fault
 from platform_assets.specs.compute_rules import check_training
-from platform_assets.specs.dataset import AggregatesView, ColumnsView, DatasetSpec, Drop
+from platform_assets.specs.dataset import AggregatesView, ColumnsView, DatasetSpec, Drop, Pseudonymise
 from platform_assets.specs.model import METRICS, ModelSpec
 from platform_assets.specs.words import listed
 
@@ -87,14 +87,22 @@ def _check_features(model: ModelSpec, dataset: DatasetSpec) -> Iterator[Fault]:
             )
     for feature in sorted({feature for feature in names if names.count(feature) > 1}):
         yield Fault("", "features.views", f"{feature!r} comes from more than one view; name it in only one")
-    kinds = {dataset.columns[name].type for name in names if name in dataset.columns}
-    wants_image = model.training.architecture == "vision_transformer"
-    if names and wants_image != ("image" in kinds):
-        found = "an image column" if "image" in kinds else "no image column"
-        yield Fault("", "training.architecture", f"{model.training.architecture!r} does not fit: the views give {found}")
+    read = [dataset.columns[name] for name in names if name in dataset.columns and name not in model.features.without]
+    kinds = {column.type for column in read if not isinstance(column.personal, Pseudonymise)}
+    for kind in ("image", "text"):
+        if names and not _takes(model.training.architecture, kind, given=kind in kinds):
+            found = f"{'an' if kind == 'image' else 'a'} {kind} column" if kind in kinds else f"no {kind} column"
+            yield Fault("", "training.architecture", f"{model.training.architecture!r} does not fit: the views give {found}")
     if dataset.label is None or model.target.column != dataset.label.column:
         label = dataset.label.column if dataset.label else "none"
         yield Fault("", "target.column", f"{model.target.column!r} is not the label of dataset {dataset.name!r} (its label: {label})")
+
+
+def _takes(architecture: str, kind: str, *, given: bool) -> bool:
+    """Tell whether a network does with, or without, a column of this kind."""
+    needs = {"vision_transformer": "image", "convolutional": "image", "text_transformer": "text"}.get(architecture)
+    may = architecture == "custom" or (architecture == "tabular_mlp" and kind == "text")
+    return given == (needs == kind) or (given and may)
 
 
 def _check_promises(model: ModelSpec, dataset: DatasetSpec) -> Iterator[Fault]:
@@ -105,7 +113,7 @@ def _check_promises(model: ModelSpec, dataset: DatasetSpec) -> Iterator[Fault]:
             yield Fault("", f"gates.{gate}", f"no such metric of a {model.target.kind} model; valid: {names}")
     if model.split.calibration + model.split.holdout >= 1:
         yield Fault("", "split", "calibration and holdout together leave nothing to train on")
-    if model.training.width % model.training.heads and model.training.architecture != "tabular_mlp":
+    if model.training.width % model.training.heads and model.training.architecture.endswith("_transformer"):
         yield Fault("", "training.width", f"width {model.training.width} is not a multiple of heads {model.training.heads}")
     if model.governance.residency != dataset.residency:
         message = f"{model.governance.residency} is not where dataset {dataset.name!r} may be ({dataset.residency})"

@@ -132,7 +132,7 @@ class FeastFeatureStore:
 
         from resources.feast_store.source import DeltaSource
 
-        types: dict[str, Any] = {"numeric": Float64, "category": String, "date": UnixTimestamp, "image": Array(Float32)}
+        types: dict[str, Any] = {"numeric": Float64, "category": String, "text": String, "date": UnixTimestamp, "image": Array(Float32)}
         entity = Entity(name=view.entity, join_keys=[view.entity], value_type=ValueType.STRING)
         source = DeltaSource(
             name=view.name, path=self._tables.location(view.pin.table), version=view.pin.version, timestamp_field=EVENT_TIMESTAMP

@@ -1,7 +1,7 @@
 """Architectures, one file each, named as in the declaration. A file offers `build`; nothing else registers it.
 
-Every network is called as `network(numeric, ids, image)` with [N, 0] tensors where the model has no such features,
-and returns logits [N, classes].
+Every network is called as `network(numeric, ids, image)` with [N, 0] tensors where the model has no such features, and with the tokens
+of its texts, int [N, tokens], as a fourth where it has text; it returns logits [N, classes].
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def build_network(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: 
     module = f"{__name__}.{plan.architecture}"
     if not plan.architecture.isidentifier() or find_spec(module) is None:
         raise TrainingError(f"no architecture {plan.architecture!r}; architectures are the files of platform_assets/networks/architectures")
-    if plan.width % plan.heads:
+    if plan.width % plan.heads and plan.architecture.endswith("_transformer"):
         raise TrainingError(f"training.width {plan.width} is not a multiple of training.heads {plan.heads}; change one in the declaration")
     network: nn.Module = import_module(module).build(plan, preprocessing=preprocessing, classes=classes)
     return network

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from platform_assets.errors import TrainingError
 from platform_assets.networks.encoding import NumberEncoding, embed_categories
+from platform_assets.networks.tokens import PAD
 
 if TYPE_CHECKING:
     from platform_assets.networks.plans import TrainingPlan
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TabularMlp(nn.Module):
-    """Takes images too, as plain pixels: a perceptron is the student of every teacher."""
+    """Takes images too, as plain pixels, and texts as bags of word pieces: a perceptron is the student of every teacher."""
 
     def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
         super().__init__()
@@ -27,11 +28,14 @@ class TabularMlp(nn.Module):
         self.table = embed_categories(preprocessing, plan.width) if self.has_categories else None
         # A category's row in the table is its share of the first layer: a sum of looked-up rows is one wide layer over one-hot inputs.
         self.first = nn.Linear(count * self.numbers.channels + dates * self.numbers.date_channels + preprocessing.image_size, plan.width)
+        # So is a text: the mean of its pieces' rows. Row 0, padding, stays nought.
+        text = preprocessing.tokeniser
+        self.pieces = nn.Embedding(text.size, plan.width, padding_idx=PAD) if text is not None else None
         self.hidden = nn.ModuleList(nn.Linear(plan.width, plan.width) for _ in range(plan.depth - 1))
         self.head = nn.Linear(plan.width, classes)
         self.dropout = nn.Dropout(plan.dropout)
 
-    def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
+    def forward(self, numeric: Tensor, ids: Tensor, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Return logits [N, classes]."""
         parts = []
         if self.numbers.plain:
@@ -43,6 +47,9 @@ class TabularMlp(nn.Module):
         hidden = self.first(torch.cat(parts, dim=1)) if parts else self.first.bias
         if self.table is not None:
             hidden = hidden + self.table(ids).sum(1)
+        if self.pieces is not None and tokens is not None:
+            count = (tokens != PAD).sum(1, keepdim=True).clamp(min=1)
+            hidden = hidden + self.pieces(tokens).sum(1) / count
         hidden = self.dropout(torch.relu(hidden))
         for layer in self.hidden:
             hidden = self.dropout(torch.relu(layer(hidden)))
@@ -56,6 +63,6 @@ class TabularMlp(nn.Module):
 
 def build(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: int) -> nn.Module:
     """Make the network; any inputs will do, but there must be one."""
-    if not (preprocessing.numbers or preprocessing.categories or preprocessing.image_size):
+    if not (preprocessing.numbers or preprocessing.categories or preprocessing.image_size or preprocessing.tokeniser):
         raise TrainingError("tabular_mlp was asked for without a single feature; list a view with columns in features.views")
     return TabularMlp(plan, preprocessing, classes)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from platform_assets.networks.preprocessing import Preprocessing
 
 
-class TabularTransformer(nn.Module):
-    """One token a feature."""
+class FeatureTokens(nn.Module):
+    """Turns numbers, dates and categories into one token each."""
 
-    def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
+    def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.numbers = NumberEncoding(preprocessing.numbers)
         count, dates = len(self.numbers.plain), len(self.numbers.dates)
@@ -27,12 +27,10 @@ class TabularTransformer(nn.Module):
         self.number_bias = nn.Parameter(torch.randn(count, plan.width) * 0.1)
         self.date_weight = nn.Parameter(torch.randn(dates, self.numbers.date_channels, plan.width) * 0.5)
         self.table = embed_categories(preprocessing, plan.width)
-        self.encoder = Encoder(width=plan.width, depth=plan.depth, heads=plan.heads, dropout=plan.dropout, classes=classes)
         self.has_categories = bool(preprocessing.categories)
 
-    def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
-        """Return logits [N, classes]; `image` is not used."""
-        del image
+    def feature_tokens(self, numeric: Tensor, ids: Tensor) -> list[Tensor]:
+        """Return up to three parts [N, features, width]."""
         tokens = []
         if self.numbers.plain:
             tokens.append(_project(self.numbers(numeric), self.number_weight) + self.number_bias)
@@ -40,7 +38,20 @@ class TabularTransformer(nn.Module):
             tokens.append(_project(self.numbers.cycles(numeric), self.date_weight))
         if self.has_categories:
             tokens.append(self.table(ids))
-        logits: Tensor = self.encoder(torch.cat(tokens, dim=1))
+        return tokens
+
+
+class TabularTransformer(FeatureTokens):
+    """One token a feature."""
+
+    def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, classes: int) -> None:
+        super().__init__(plan, preprocessing)
+        self.encoder = Encoder(width=plan.width, depth=plan.depth, heads=plan.heads, dropout=plan.dropout, classes=classes)
+
+    def forward(self, numeric: Tensor, ids: Tensor, image: Tensor) -> Tensor:
+        """Return logits [N, classes]; `image` is not used."""
+        del image
+        logits: Tensor = self.encoder(torch.cat(self.feature_tokens(numeric, ids), dim=1))
         return logits
 
     def prunable(self) -> list[nn.Linear]:
@@ -54,9 +65,9 @@ def _project(channels: Tensor, weight: Tensor) -> Tensor:
 
 
 def build(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: int) -> nn.Module:
-    """Make the network; needs at least one number, date or category, and no image."""
-    if preprocessing.image_size or not (preprocessing.numbers or preprocessing.categories):
+    """Make the network; needs at least one number, date or category, and neither image nor text."""
+    if preprocessing.image_size or preprocessing.tokeniser or not (preprocessing.numbers or preprocessing.categories):
         raise TrainingError(
-            "tabular_transformer takes numbers, dates and categories and no image; choose vision_transformer or other views"
+            "tabular_transformer takes numbers, dates and categories, neither image nor text; choose another architecture or other views"
         )
     return TabularTransformer(plan, preprocessing, classes)

@@ -51,7 +51,7 @@ class VisionTransformer(nn.Module):
 def build(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: int) -> nn.Module:
     """Make the network; needs one square image and nothing else."""
     size = preprocessing.image_size
-    if not size or math.isqrt(size) ** 2 != size or preprocessing.numbers or preprocessing.categories:
+    if not size or math.isqrt(size) ** 2 != size or preprocessing.numbers or preprocessing.categories or preprocessing.tokeniser:
         raise TrainingError(
             f"vision_transformer takes one square image and nothing else, found {size} pixels; choose tabular_mlp or another view"
         )

@@ -1,6 +1,7 @@
 """Encoded splits: each shard turned into rows as the network takes them, kept in the node's cache and mapped from there.
 
-Private memory holds one shard while it is encoded and nothing of those that are in the cache; mapped pages belong to the page cache.
+Private memory holds a few thousand rows while they are encoded and nothing of those that are in the cache; mapped pages belong to the
+page cache.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from platform_assets.networks.feed.layout import Layout
 from platform_assets.networks.preprocessing import Preprocessing, category_ids, fit_preprocessing
 from platform_assets.networks.rows import read_shard_rows
 from platform_assets.networks.shards import SPLITS, read_shard_list
+from platform_assets.networks.tokens import MAX_TOKENS, VOCABULARY, encode_texts
 from platform_assets.specs.records import read_record, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -74,14 +76,19 @@ class EncodedSplit:
         return out
 
 
-def fit_once(data: Path, *, schema: FeatureSchema, cache: ShardCache) -> Preprocessing:
+def fit_once(
+    data: Path, *, schema: FeatureSchema, cache: ShardCache, vocabulary: int = VOCABULARY, max_tokens: int = MAX_TOKENS
+) -> Preprocessing:
     """Fit the preprocessing of a training set, or take it from the cache: several ranks on one node fit it once."""
     shards = read_shard_list(data).of("train")
 
     def write(file: BinaryIO) -> None:
-        file.write(to_json(fit_preprocessing(data, schema=schema)).encode())
+        file.write(to_json(fit_preprocessing(data, schema=schema, vocabulary=vocabulary, max_tokens=max_tokens)).encode())
 
-    return cache.fetch(_key("fit", *shards, schema=schema), write=write, read=lambda path: read_record(Preprocessing, path.read_bytes()))
+    text = [vocabulary, max_tokens] if schema.of_kind("text") else []
+    return cache.fetch(
+        _key("fit", *shards, schema=schema, more=text), write=write, read=lambda path: read_record(Preprocessing, path.read_bytes())
+    )
 
 
 def encode_splits(
@@ -119,8 +126,8 @@ class _Encoder:
 
     def _map(self, shard: Shard) -> Tensor:
         def write(file: BinaryIO) -> None:
-            rows = read_shard_rows(self.data, shard, schema=self.schema)
-            file.write(self.layout.pack(to_arrays(rows, preprocessing=self.preprocessing)).data)
+            pieces = read_shard_rows(self.data, shard, schema=self.schema)
+            file.writelines(self.layout.pack(to_arrays(rows, preprocessing=self.preprocessing)).data for rows in pieces)
 
         def read(path: Path) -> Tensor:
             size = shard.rows * self.layout.row_bytes
@@ -131,12 +138,21 @@ class _Encoder:
         return self.cache.fetch(_key("rows", shard, schema=self.schema, preprocessing=self.preprocessing), write=write, read=read)
 
 
-def to_arrays(rows: Rows, *, preprocessing: Preprocessing) -> tuple[NDArray[np.float32] | NDArray[np.int64], ...]:
-    """Turn rows into the arrays of a batch: numeric, ids, image, target."""
+def to_arrays(rows: Rows, *, preprocessing: Preprocessing) -> tuple[NDArray[np.float32] | NDArray[np.int64] | NDArray[np.int32], ...]:
+    """Turn rows into the arrays of a batch: numeric, ids, image, where there is text its tokens, target."""
     ids = category_ids(rows.categorical, preprocessing=preprocessing) if rows.categorical else np.empty((len(rows), 0), np.int64)
-    return rows.numeric, ids, rows.image, rows.labels
+    text = preprocessing.tokeniser
+    tokens = (encode_texts(rows.text, tokeniser=text),) if text is not None else ()
+    return rows.numeric, ids, rows.image, *tokens, rows.labels
 
 
-def _key(what: str, *shards: Shard, schema: FeatureSchema, preprocessing: Preprocessing | None = None) -> str:
-    parts = [_VERSION, what, [[shard.sha256, shard.rows] for shard in shards], to_json(schema), preprocessing and to_json(preprocessing)]
+def _key(what: str, *shards: Shard, schema: FeatureSchema, preprocessing: Preprocessing | None = None, more: Sequence[int] = ()) -> str:
+    parts = [
+        _VERSION,
+        what,
+        list(more),
+        [[shard.sha256, shard.rows] for shard in shards],
+        to_json(schema),
+        preprocessing and to_json(preprocessing),
+    ]
     return hashlib.sha256(to_json(parts).encode()).hexdigest()

@@ -37,7 +37,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """Fields of a row in the order of a batch: numeric, ids, image, target."""
+    """Fields of a row in the order of a batch: numeric, ids, image, where there is text its tokens, target."""
 
     fields: tuple[Field, ...]
 
@@ -45,10 +45,12 @@ class Layout:
     def of(cls, preprocessing: Preprocessing, *, classes: int) -> Layout:
         """Lay out the rows of a model."""
         ids = sum(column.size for column in preprocessing.categories)
+        text = preprocessing.tokeniser
         return cls((
             Field("float32", len(preprocessing.numbers)),
             Field(smallest_integer(ids), len(preprocessing.categories)),
             Field("float32", preprocessing.image_size),
+            *((Field(smallest_integer(text.size), text.width),) if text is not None else ()),
             Field(smallest_integer(classes), 1),
         ))  # fmt: skip
 
@@ -57,7 +59,7 @@ class Layout:
         """Bytes of one row."""
         return sum(field.size_bytes for field in self.fields)
 
-    def pack(self, arrays: tuple[NDArray[np.float32] | NDArray[np.int64], ...]) -> NDArray[np.uint8]:
+    def pack(self, arrays: tuple[NDArray[np.float32] | NDArray[np.int64] | NDArray[np.int32], ...]) -> NDArray[np.uint8]:
         """Lay arrays [n, width] in the order of a batch (the target last, [n]) side by side: uint8 [n, row_bytes]."""
         rows = len(arrays[-1])
         packed = np.zeros((rows, self.row_bytes), np.uint8)

@@ -60,7 +60,7 @@ def open_session(path: Path, *, threads: int) -> Any:
 
 def feeds(rows: Rows) -> dict[str, NDArray[Any]]:
     """Inputs of the model interface, absent ones left out."""
-    given = {"numeric": rows.numeric, "categorical": rows.strings(), "image": rows.image}
+    given = {"numeric": rows.numeric, "categorical": rows.strings(), "image": rows.image, "text": rows.passages()}
     return {name: array for name, array in given.items() if array.shape[1]}
 
 

@@ -21,6 +21,7 @@ ARROW_TYPES: Mapping[str, pa.DataType] = {
     "boolean": pa.bool_(),
     "timestamp": pa.timestamp("us"),
     "image": pa.list_(pa.float32()),
+    "text": pa.string(),
 }
 # What CSV writers put for a missing value. "NA" stays a value in string columns: it is Namibia's country code.
 MISSING_TEXTS = ("", "NULL", "null")
@@ -93,6 +94,10 @@ def _to_string(values: pa.ChunkedArray) -> pa.ChunkedArray:
     return _without_missing_texts(values.cast(pa.string()), MISSING_TEXTS)
 
 
+def _to_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return _without_missing_texts(values.cast(pa.string()), ("",))  # "null" may be what somebody wrote
+
+
 def _to_boolean(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_boolean(values.type):
         return values
@@ -149,4 +154,5 @@ _CASTS: Mapping[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]] = {
     "string": _to_string,
     "boolean": _to_boolean,
     "timestamp": _to_timestamp,
+    "text": _to_text,
 }

@@ -24,6 +24,7 @@ _KINDS: dict[str, FeatureKind] = {
     "boolean": "category",
     "timestamp": "date",
     "image": "image",
+    "text": "text",
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import DataError
-from platform_assets.networks.shards import SHARD_ROWS, SPLITS, write_training_set
+from platform_assets.networks.shards import SPLITS, rows_of_shard, write_training_set
 from platform_assets.stages.features.schema import describe_view, feature_schema
 from platform_assets.stages.features.views import as_feature
 
@@ -46,9 +46,10 @@ def build_training_set(
     """Join, split and write the shards of `train`, `calibration` and `holdout`, `shards.json` and `schema.json` into `folder`.
 
     `rows` are protected rows, of which those with a known label count; `pins` names the version of each of the model's views, by its
-    declared name. Columns: the features (numeric double, category string, date timestamp us, image list of float), the target as string,
-    key and event time. Equal rows give equal bytes, in whatever order they come. The joined rows are in memory; they are cast and written
-    shard by shard, and become whole for others when the artefact store takes the folder. Too few rows, times or classes raise DataError.
+    declared name. Columns: the features (numeric double, category and text string, date timestamp us, image list of float), the target as
+    string, key and event time. Equal rows give equal bytes, in whatever order they come. The joined rows are in memory; they are cast and
+    written shard by shard, and become whole for others when the artefact store takes the folder. Too few rows, times or classes raise
+    DataError.
     """
     labels = rows[model.target.column] if model.target.column in rows.column_names else None
     if labels is None:
@@ -61,8 +62,8 @@ def build_training_set(
     joined = store.historical(known, schema.features, views=views, event_time=dataset.event_time)
 
     def stream(begin: int, end: int) -> Iterator[pa.Table]:
-        for start in range(begin, end, SHARD_ROWS):
-            length = min(SHARD_ROWS, end - start)
+        for start in range(begin, end, rows_of_shard(schema)):
+            length = min(rows_of_shard(schema), end - start)
             yield _columns(joined.slice(start, length), known.slice(start, length), schema=schema)
 
     parts = {name: stream(begin, end) for name, (begin, end) in zip(SPLITS, cuts, strict=True)}

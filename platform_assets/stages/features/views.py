@@ -48,7 +48,9 @@ def as_feature(column: pa.ChunkedArray, kind: FeatureKind) -> pa.ChunkedArray:
     """Cast a column to the Arrow type of its kind of feature; what cannot be cast raises DataError."""
     import pyarrow as pa
 
-    types = {"numeric": pa.float64(), "category": pa.string(), "date": pa.timestamp("us"), "image": pa.list_(pa.float32())}
+    types = {
+        "numeric": pa.float64(), "category": pa.string(), "text": pa.string(), "date": pa.timestamp("us"), "image": pa.list_(pa.float32()),
+    }  # fmt: skip
     try:
         return column.cast(types[kind])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

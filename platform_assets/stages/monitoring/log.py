@@ -128,7 +128,7 @@ def _column(values: list[Any], feature: Feature) -> pa.Array:
 
     if feature.kind == "date":
         return pa.array([_parse_time(value) for value in values], pa.timestamp("us"))
-    if feature.kind == "category":
+    if feature.kind in ("category", "text"):
         return pa.array([str(value).lower() if isinstance(value, bool) else value for value in values], pa.string())
     if feature.kind == "image":
         return pa.array(values, pa.list_(pa.float64()))

@@ -21,6 +21,7 @@ MAX_ROWS = 10_000
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - times are naive UTC everywhere
 _DAY = timedelta(days=1)
 _NUMBERS = frozenset({int, float})
+MAX_TEXT = 100_000  # characters: a graph cuts 1 MB of text a second and more into word pieces, others wait meanwhile
 _SHOWN = 40
 _NAMES = {str: "text", bool: "boolean", int: "number", float: "number", list: "list", dict: "object", type(None): "null"}
 _NUMBER_WANTED, _TEXT_WANTED = "a number or null", "text, true, false or null"
@@ -31,17 +32,18 @@ _TIME_WANTED = "an ISO 8601 time such as '2016-07-01T00:00:00', or null"
 class Encoded:
     """Arrays of some rows, None where a graph has none.
 
-    numeric float32 [rows, n], categorical object [rows, n], image float32 [rows, size].
+    numeric float32 [rows, n], categorical object [rows, n], image float32 [rows, size], text object [rows, n].
     """
 
     rows: int
     numeric: np.ndarray | None
     categorical: np.ndarray | None
     image: np.ndarray | None
+    text: np.ndarray | None = None
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What a session takes."""
-        named = {"numeric": self.numeric, "categorical": self.categorical, "image": self.image}
+        named = {"numeric": self.numeric, "categorical": self.categorical, "image": self.image, "text": self.text}
         return {name: array for name, array in named.items() if array is not None}
 
     def slice(self, start: int, stop: int) -> Encoded:
@@ -49,7 +51,7 @@ class Encoded:
         if start == 0 and stop >= self.rows:
             return self
         cut = {name: array[start:stop] for name, array in self.tensors().items()}
-        return Encoded(min(stop, self.rows) - start, cut.get("numeric"), cut.get("categorical"), cut.get("image"))
+        return Encoded(min(stop, self.rows) - start, cut.get("numeric"), cut.get("categorical"), cut.get("image"), cut.get("text"))
 
 
 def stack(parts: Sequence[Encoded]) -> Encoded:
@@ -61,6 +63,7 @@ def stack(parts: Sequence[Encoded]) -> Encoded:
         _join([part.numeric for part in parts]),
         _join([part.categorical for part in parts]),
         _join([part.image for part in parts]),
+        _join([part.text for part in parts]),
     )
 
 
@@ -100,6 +103,7 @@ class RowReader:
         self._dates = tuple(at for at, feature in enumerate(numbers) if feature.kind == "date")
         self._categories = tuple(feature.name for feature in schema.of_kind("category"))
         self._images = schema.of_kind("image")
+        self._texts = tuple(feature.name for feature in schema.of_kind("text"))
         entities = {feature.entity for feature in schema.features}
         self.known = frozenset({feature.name for feature in schema.features} | entities | {schema.key, schema.event_time})
         self._feature_names = frozenset(feature.name for feature in schema.features)
@@ -107,12 +111,15 @@ class RowReader:
     @property
     def tensor_names(self) -> tuple[str, ...]:
         """Inputs that the graph of this schema has."""
-        present = {"numeric": self._numbers, "categorical": self._categories, "image": self._images}
+        present = {"numeric": self._numbers, "categorical": self._categories, "image": self._images, "text": self._texts}
         return tuple(name for name, features in present.items() if features)
 
     def tensor_shape(self, name: str) -> tuple[int, int]:
         """Shape of an input; -1 stands for any number of rows."""
-        widths = {"numeric": len(self._numbers), "categorical": len(self._categories), "image": sum(f.size for f in self._images)}
+        widths = {
+            "numeric": len(self._numbers), "categorical": len(self._categories), "image": sum(f.size for f in self._images),
+            "text": len(self._texts),
+        }  # fmt: skip
         return (-1, widths[name])
 
     def encode(self, rows: Sequence[dict[str, Any]]) -> Encoded:
@@ -136,14 +143,16 @@ class RowReader:
         for row in rows:
             if not row.keys() <= known or not self._is_named_right(row):
                 return None
-        numeric = categorical = image = None
+        numeric = categorical = image = text = None
         if self._numbers and (numeric := self._numeric(rows)) is None:
             return None
         if self._categories and (categorical := self._categorical(rows)) is None:
             return None
         if self._images and (image := self._image(rows)) is None:
             return None
-        return Encoded(len(rows), numeric, categorical, image)
+        if self._texts and (text := self._text(rows)) is None:
+            return None
+        return Encoded(len(rows), numeric, categorical, image, text)
 
     def _is_named_right(self, row: Mapping[str, Any]) -> bool:
         """Key and event time end in the log, whose readers rely on their types."""
@@ -190,6 +199,15 @@ class RowReader:
             return None
         return _finite(flat, (len(rows), len(flat) // len(rows)))
 
+    def _text(self, rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+        flat = [row.get(name) for row in rows for name in self._texts]
+        flat = ["" if value is None else value for value in flat]
+        if not all(map(is_text, flat)):
+            return None
+        array = np.empty(len(flat), dtype=object)
+        array[:] = flat
+        return array.reshape(len(rows), len(self._texts))
+
     def decode(self, batch: Encoded) -> list[dict[str, Any]]:
         """Rows of named columns of an encoded batch, as the log keeps them."""
         rows: list[dict[str, Any]] = [{} for _ in range(batch.rows)]
@@ -199,6 +217,8 @@ class RowReader:
                 row[name] = None if math.isnan(value) else _logged_time(value) if place in self._dates else value
             for place, name in enumerate(self._categories if batch.categorical is not None else ()):
                 row[name] = batch.categorical[at, place] or None  # type: ignore[index]
+            for place, name in enumerate(self._texts if batch.text is not None else ()):
+                row[name] = batch.text[at, place] or None  # type: ignore[index]
             start = 0
             for feature in self._images:
                 row[feature.name] = batch.image[at, start : start + feature.size].tolist()  # type: ignore[index]
@@ -263,6 +283,11 @@ def _finite(flat: list[Any], shape: tuple[int, int]) -> np.ndarray | None:
     return None if np.isinf(array).any() else array.reshape(shape)
 
 
+def is_text(value: Any) -> bool:
+    """Tell whether a graph can take it: no half of a surrogate pair, which has no bytes in UTF-8."""
+    return type(value) is str and len(value) <= MAX_TEXT and (value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value))
+
+
 def _is_key(value: Any) -> bool:
     return value is None or type(value) is str or type(value) is int
 
@@ -282,6 +307,8 @@ def _wanted(feature: Feature, value: Any) -> str:
     if feature.kind == "image":
         whole = type(value) is list and len(value) == feature.size and all(type(pixel) in _NUMBERS and _fits(pixel) for pixel in value)
         return "" if whole else f"a list of {feature.size} numbers"
+    if feature.kind == "text":
+        return "" if value is None or is_text(value) else f"text of at most {MAX_TEXT:,} characters, or null"
     if feature.kind == "category":
         return "" if value is None or type(value) in (str, bool) else _TEXT_WANTED
     if feature.kind == "date":

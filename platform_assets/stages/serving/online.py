@@ -22,6 +22,7 @@ MICROSECONDS_A_DAY = 86_400_000_000
 DECLARED_TYPES = {
     "numeric": "REAL",
     "category": "TEXT",
+    "text": "TEXT",
     "date": "INTEGER",
     "image": "BLOB",
 }  # microseconds; float32 in the machine's byte order

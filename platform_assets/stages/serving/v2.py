@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from platform_assets.errors import RequestError
-from platform_assets.stages.serving.columns import MAX_ROWS, Encoded
+from platform_assets.stages.serving.columns import MAX_ROWS, MAX_TEXT, Encoded, is_text
 
 if TYPE_CHECKING:
     from platform_assets.stages.serving.bundle import Bundle
 
 _NUMERIC_TYPES = frozenset({"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+TEXTS = frozenset({"categorical", "text"})
 _OUTPUTS = ("probabilities", "label")
 
 
 def metadata(bundle: Bundle) -> dict[str, Any]:
     """Model metadata: names, types and shapes of tensors."""
     inputs = [
-        {"name": name, "datatype": "BYTES" if name == "categorical" else "FP32", "shape": list(bundle.reader.tensor_shape(name))}
+        {"name": name, "datatype": "BYTES" if name in TEXTS else "FP32", "shape": list(bundle.reader.tensor_shape(name))}
         for name in bundle.reader.tensor_names
     ]
     outputs = [
@@ -47,7 +48,7 @@ def read_infer(body: Any, *, bundle: Bundle) -> tuple[Encoded, tuple[str, ...], 
     counts = {len(array) for array in tensors.values()}
     if len(counts) != 1:
         raise RequestError(f"the inputs have {sorted(counts)} rows; every input needs the same number")
-    batch = Encoded(counts.pop(), tensors.get("numeric"), tensors.get("categorical"), tensors.get("image"))
+    batch = Encoded(counts.pop(), tensors.get("numeric"), tensors.get("categorical"), tensors.get("image"), tensors.get("text"))
     asked = body.get("id", "")
     if not isinstance(asked, str):
         raise RequestError("field 'id': right would be text")
@@ -68,7 +69,7 @@ def _read_tensor(tensor: dict[str, Any], *, name: str, width: int) -> np.ndarray
     shape, datatype, data = tensor.get("shape"), tensor.get("datatype"), tensor.get("data")
     if type(shape) is not list or len(shape) != 2 or type(shape[0]) is not int or not 0 < shape[0] <= MAX_ROWS or shape[1] != width:  # noqa: PLR2004
         raise RequestError(f"input {name!r}: shape {shape!r} found; right would be [rows, {width}] with 1 to {MAX_ROWS} rows")
-    text = name == "categorical"
+    text = name in TEXTS
     if not isinstance(datatype, str) or (datatype != "BYTES" if text else datatype not in _NUMERIC_TYPES):
         raise RequestError(f"input {name!r}: datatype {datatype!r} found; right would be {'BYTES' if text else 'FP32'}")
     if type(data) is not list:
@@ -82,6 +83,8 @@ def _read_tensor(tensor: dict[str, Any], *, name: str, width: int) -> np.ndarray
 def _text_array(flat: list[Any], name: str) -> np.ndarray:
     if not set(map(type, flat)) <= {str}:
         raise RequestError(f"input {name!r}: every value must be text, empty where it is missing")
+    if name == "text" and not all(map(is_text, flat)):
+        raise RequestError(f"input {name!r}: every text must have at most {MAX_TEXT:,} characters and no half of a surrogate pair")
     array = np.empty(len(flat), dtype=object)
     array[:] = flat
     return array

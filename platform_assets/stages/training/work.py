@@ -85,7 +85,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
         note_conditions(out, conditions_here(run, processes=fabric.world_size))
     schema = read_schema(journey.data)
     cache = ShardCache(journey.cache, limit_bytes=journey.cache_bytes)
-    preprocessing = fit_once(journey.data, schema=schema, cache=cache)
+    preprocessing = fit_once(journey.data, schema=schema, cache=cache, vocabulary=plan.vocabulary, max_tokens=plan.max_tokens)
     rank, world = fabric.global_rank, fabric.world_size
     splits = encode_splits(journey.data, schema=schema, preprocessing=preprocessing, cache=cache, rank=rank, world=world)
     stop.check()

@@ -28,6 +28,7 @@ _TYPE_TESTS = {
     "boolean": pa.types.is_boolean,
     "timestamp": pa.types.is_timestamp,
     "image": pa.types.is_list,
+    "text": pa.types.is_string,
 }
 
 

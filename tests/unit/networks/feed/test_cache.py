@@ -37,6 +37,20 @@ def test_an_entry_is_made_once_and_found_by_any_later_cache(tmp_path):
     assert (second.figures()["cache_hit_share"], second.figures()["cache_hit_bytes"], second.figures()["cache_made_bytes"]) == (1, SIZE, 0)
 
 
+def test_an_entry_that_another_made_just_now_is_taken_from_there(tmp_path):
+    calls = []
+
+    class Late(ShardCache):
+        def _find(self, key, read):
+            found = super()._find(key, read)
+            if found is None:
+                fetch(ShardCache(tmp_path, limit_bytes=10_000), key, calls=calls)
+            return found
+
+    assert fetch(Late(tmp_path, limit_bytes=10_000), "a", calls=calls) == b"a" * SIZE
+    assert calls == ["a"]
+
+
 def test_the_longest_unused_go_first_and_the_limit_holds(tmp_path):
     cache = ShardCache(tmp_path, limit_bytes=3 * SIZE)
     for key in "abcad":

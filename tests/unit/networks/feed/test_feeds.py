@@ -181,12 +181,12 @@ for size in sys.argv[1:]:
     for epoch in range(2):
         for batch in feed.batches(epoch):
             pass
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    print(*(line.split()[1] for line in lines if line.startswith("Private_Dirty:")), split.rows)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(*(line.split()[1] for line in lines if line.startswith("RssAnon:")), split.rows)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="private memory is read from Linux's smaps")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="private memory is read from Linux's /proc")
 def test_ten_times_the_rows_take_no_more_private_memory(tmp_path):
     rng = np.random.default_rng(1)
     for size, rows in (("once", 20_000), ("tenfold", 200_000)):
@@ -195,7 +195,8 @@ def test_ten_times_the_rows_take_no_more_private_memory(tmp_path):
         write_set(tmp_path / size, table, PICTURES, train=0.98, shard_rows=8192)
     found = subprocess.run(
         [sys.executable, "-c", PRIVATE, str(tmp_path / "once"), str(tmp_path / "tenfold")], capture_output=True, text=True, check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # glibc raises these thresholds as it goes; held, the figures repeat themselves.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"},
     )  # fmt: skip
     (once, few), (tenfold, many) = (map(int, line.split()) for line in found.stdout.splitlines())
     assert many == 10 * few
