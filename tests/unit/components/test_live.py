@@ -21,6 +21,8 @@ from platform_assets.specs.compute import ComputeProfile
 from resources.testing.live_metrics import MemoryMetrics
 from resources.testing.registry import MemoryRegistry
 from resources.testing.state import RecordingNotifier
+from tests.unit.networks.test_companions import device
+from tests.unit.networks.test_companions import run as sample_in_a_process
 from tests.unit.stages.telemetry.tiny import gpu, sample
 
 KEY = keys.model_key("m", "trained")
@@ -203,6 +205,15 @@ def test_a_held_gpu_that_idles_longer_than_declared_is_told_once_a_spell(trainin
     assert training.notifier.messages[0].text == (
         "GPU 1 of node 0 has been held by the training of m on here for 32 s without work (declared: 30 s)."
     )
+
+
+def test_an_alert_comes_from_what_nvml_says_of_the_gpus_a_process_holds(training):
+    training.placed = [SimpleNamespace(name="here", profile=PROFILE.model_copy(update={"idle_alert": timedelta(seconds=0.3)}))]
+    devices = [device(uuid="GPU-a", busy=0), device(uuid="GPU-b"), device(uuid="GPU-c", busy=0)]
+    sample_in_a_process(training.out, devices=devices, every=0.05, work="time.sleep(0.8)", CUDA_VISIBLE_DEVICES="0,1")
+    training.run(lambda watch: watch.end() and None)
+    (message,) = training.notifier.messages
+    assert message.text.startswith("GPU 0 of node 0 has been held by the training of m on here for 0 s without work")
 
 
 def test_a_profile_without_a_limit_alerts_nobody(training):
