@@ -175,6 +175,9 @@ class Meter(Protocol):
     def add(self, *, wall_seconds: float = 0.0, cpu_seconds: float = 0.0) -> None:
         """Count time that was spent outside of this process."""
 
+    def take_over(self, run_id: str, *, until: float, cpu_seconds: float = 0.0) -> None:
+        """Count what went on after an earlier run's process died, up to `until` (epoch seconds), where its own entry does not."""
+
     def saw(self, used: Used) -> None:
         """Note what was really used."""
 

@@ -15,16 +15,15 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from platform_assets.errors import StateError
 from platform_assets.specs.spending import NOBODY, Asked, Entry, Month, Outcome, Payer, Spending, Used
-from platform_assets.stages.training.heartbeat import connect_postgresql
+from platform_assets.stages.training.heartbeat import POSTGRESQL, SQLITE, connect_postgresql
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import psutil
 
 BEAT_SECONDS = 5.0
@@ -99,6 +98,20 @@ class Meter:
         with self._lock:
             self._more_wall += wall_seconds
             self._more_cpu += cpu_seconds
+
+    def take_over(self, run_id: str, *, until: float, cpu_seconds: float = 0.0) -> None:
+        """Count what went on after an earlier run's process died: its last beat is where its own entry ends.
+
+        `until`: epoch seconds; `cpu_seconds`: of the whole program that outlived it, of which its own entry has a part already.
+        """
+        _, _, model, stage = self._whose
+        with self._ledger.opened() as unit:
+            ((last, cpu),) = unit.run(
+                "SELECT max(began + wall_seconds), sum(cpu_seconds) FROM spending WHERE run_id = ? AND model = ? AND stage = ?",
+                run_id, model, stage,
+            )  # fmt: skip
+        if last is not None:
+            self.add(wall_seconds=max(0.0, until - last), cpu_seconds=max(0.0, cpu_seconds - cpu))
 
     def saw(self, used: Used) -> None:
         """Note what was really used."""
@@ -262,6 +275,15 @@ def _bounds(month: Month) -> tuple[float, float]:
 def _read_entry(row: tuple[Any, ...]) -> Entry:
     (run_id, tenant, model, stage), asked, (began, wall, cpu, outcome), used = row[:4], row[4:11], row[11:15], row[15:]
     return Entry(run_id, tenant, model, stage, Asked(*asked), began, wall, cpu, outcome, Used(*used))
+
+
+def open_ledger(dsn: str) -> Ledger:
+    """Open the ledger that a DSN names: `sqlite:////absolute/path` or `postgresql://...`."""
+    if dsn.startswith(POSTGRESQL):
+        return PostgresLedger(dsn)
+    if dsn.startswith(f"{SQLITE}/"):
+        return SqliteLedger(Path(dsn.removeprefix(SQLITE)))
+    raise StateError(f"FALAJ_LEDGER={dsn!r} names no ledger; write sqlite:////absolute/path or postgresql://user@host/database.")
 
 
 class SqliteUnit:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.catalogue import Catalogue
     from platform_assets.specs.dataset import DatasetSpec
     from resources.settings import Settings
+    from resources.studies import Scalar, Space, Study
 
 
 class Unwatched:
@@ -87,10 +88,10 @@ class Parts:
 
     @cached_property
     def ledger(self) -> ports.Ledger:
-        """Seconds of every step."""
-        from resources.ledger import SqliteLedger
+        """What every step asked for, used and cost."""
+        from resources.ledger import SqliteLedger, open_ledger
 
-        return SqliteLedger(self.settings.home.state)
+        return open_ledger(self.settings.ledger) if self.settings.ledger else SqliteLedger(self.settings.home.state)
 
     @cached_property
     def leases(self) -> ports.LeaseTable:
@@ -119,6 +120,13 @@ class Parts:
         from resources.home import ensure_secret
 
         return ensure_secret(self.settings.home.keys / "pseudonym.key")
+
+    def open_study(self, name: str, *, space: Space, declared: Mapping[str, Scalar], higher_is_better: bool) -> Study:
+        """Open a hyperparameter search in Optuna's database."""
+        from resources.studies import Study
+
+        url = f"sqlite:///{self.settings.home.studies}"
+        return Study(url, name, space=space, declared=declared, higher_is_better=higher_is_better)
 
     def start_clock(self, dataset: DatasetSpec) -> datetime:
         """Put a stream's clock at the end of its history, unless it is further already; return what time it is."""

@@ -50,6 +50,12 @@ VARIABLES = {
             "Table of GPU leases, where several homes or machines share GPUs: sqlite:////absolute/path or postgresql://user@host/database."
             " Left out, SQLite in FALAJ_HOME.",
         ),
+        Variable(
+            "FALAJ_LEDGER",
+            "",
+            "Ledger of costs and promises, where several machines share budgets: sqlite:////absolute/path or postgresql://user@host/database."
+            " Left out, SQLite in FALAJ_HOME.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
     )
@@ -108,6 +114,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def studies(self) -> Path:
+        """Optuna's SQLite database of hyperparameter searches."""
+        return self.root / "studies.sqlite"
+
+    @property
     def leases(self) -> Path:
         """SQLite database of GPU leases, where FALAJ_LEASES names no other table."""
         return self.root / "leases.sqlite"
@@ -155,6 +166,7 @@ class Settings:
     web_port: int
     home_is_chosen: bool = False
     leases: str | None = None
+    ledger: str | None = None
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -179,6 +191,7 @@ def read_settings() -> Settings:
         web_port=_read_port("FALAJ_WEB_PORT"),
         home_is_chosen=_chosen("FALAJ_HOME") is not None,
         leases=_chosen("FALAJ_LEASES"),
+        ledger=_chosen("FALAJ_LEDGER"),
     )
 
 

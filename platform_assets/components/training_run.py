@@ -7,7 +7,7 @@ and the next run for the same training finds it, or its result, or its checkpoin
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from platform_assets.components.onlookers import Look, onlookers, show_progress
 from platform_assets.components.step import Step
 from platform_assets.components.training_command import TrainingJob, write_command
 from platform_assets.components.training_lease import devices_of, leased
-from platform_assets.errors import StateError, TrainingError
+from platform_assets.errors import GivenUpError, StateError, TrainingError
 from platform_assets.stages.admission.payer import asked_of
 from platform_assets.stages.placement.resolution import Placement, resolve
 from platform_assets.stages.training.exits import EXIT, Exit, read_exit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resources.trainings import Attempt, TrainingFolder
 
 STOP_SECONDS = 30.0  # a trainer that is asked to stop has saved its state within 20
+GiveUp = Callable[[], str | None]
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 _LAST_WORDS = 4000
@@ -72,17 +73,18 @@ def hold_training(step: Step, key: str) -> Iterator[TrainingFolder]:
         yield folder
 
 
-def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look] = ()) -> Trained:
+def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look] = (), give_up: GiveUp | None = None) -> Trained:
     """Bring a training to its end, in as many starts as are declared; its result is in `folder.out`. Raises TrainingError.
 
     `looks` are called with `folder.out` about every second, in a thread of their own: one that fails looks no more and stops nothing.
+    `give_up` is asked as often: the sentence that it returns ends the training as GivenUpError.
     """
-    return _Supervisor(step, job, folder, looks=looks).run()
+    return _Supervisor(step, job, folder, looks=looks, give_up=give_up).run()
 
 
 class _Supervisor:
-    def __init__(self, step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look]) -> None:
-        self._step, self._job, self._folder, self._looks = step, job, folder, looks
+    def __init__(self, step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look], give_up: GiveUp | None) -> None:
+        self._step, self._job, self._folder, self._looks, self._give_up = step, job, folder, looks, give_up
         self._compute = step.parts.catalogue.compute
         self._metered = job.profile
 
@@ -181,15 +183,16 @@ class _Supervisor:
         now = "which still runs" if program is not None else "which has ended"
         self._begin(attempt.how["profile"])
         self._step.say(f"Attached to start {attempt.number} of run {attempt.how['run_id']}, {now}.")
-        before = time.time() - attempt.how["began"]
+        attached = time.time()
         try:
             with self._heard(attempt):
                 if program is None:
                     ended = self._note_end(attempt, code=None, memory=Memory())
-                    self._step.meter.add(wall_seconds=ended.seconds)
+                    self._step.meter.take_over(attempt.how["run_id"], until=attempt.how["began"] + ended.seconds)
                     return ended
                 ended, cpu_seconds = self._follow(program, attempt)
-                self._step.meter.add(wall_seconds=before, cpu_seconds=cpu_seconds)  # no child of this process, which counts its own
+                # No child of this process, which counts its own.
+                self._step.meter.take_over(attempt.how["run_id"], until=attached, cpu_seconds=cpu_seconds)
                 return ended
         finally:
             if attempt.how["token"]:
@@ -221,6 +224,8 @@ class _Supervisor:
                     due = time.monotonic() + _LOOK_SECONDS
                     witness.look()
                     self._renew(token)
+                    if self._give_up is not None and (why := self._give_up()) is not None:
+                        raise GivenUpError(why)
         except BaseException:
             if not stop(program, seconds=STOP_SECONDS):
                 self._step.context.log.warning("The trainer had to be killed: it had not ended %.0f s after SIGTERM.", STOP_SECONDS)

@@ -17,6 +17,7 @@ from platform_assets.errors import StateError
 from platform_assets.specs.spending import Asked, Month, Used
 from platform_assets.stages.training.heartbeat import connect_postgresql
 from resources.ledger import PostgresLedger, SqliteLedger
+from resources.ledger import open_ledger as open_by_dsn
 from resources.testing.state import MemoryLedger
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -201,3 +202,24 @@ def test_a_database_out_of_reach_is_one_sentence(tmp_path):
         SqliteLedger(tmp_path / "state.sqlite").entries(NOW)
     with pytest.raises(StateError, match=r"127\.0\.0\.1:9/x could not be used"):
         PostgresLedger("postgresql://me:secret@127.0.0.1:9/x").entries(NOW)
+
+
+def test_a_run_that_takes_over_pays_from_where_the_dead_ones_entry_ends(ledger):
+    """A trainer that outlived its run is paid for once: by the first run to its last beat, by the second from there on."""
+    spend(ledger, wall=3600, run_id="dead")
+    (dead,) = ledger.entries(NOW)
+    ended = dead.began + dead.wall_seconds + 1800
+    with ledger.measure(model="m", stage="model/trained", run_id="next", tenant="t", asked=GPU) as meter:
+        meter.take_over("dead", until=ended, cpu_seconds=dead.cpu_seconds + 7)
+        meter.take_over("dead", until=dead.began)
+        meter.take_over("never-seen", until=ended)
+    _, entry = ledger.entries(NOW)
+    assert entry.wall_seconds == pytest.approx(1800, abs=5)
+    assert 7 <= entry.cpu_seconds < 17
+
+
+def test_a_ledger_is_named_by_its_dsn(tmp_path):
+    assert isinstance(open_by_dsn("postgresql://me@host/db"), PostgresLedger)
+    assert isinstance(open_by_dsn(f"sqlite:///{tmp_path}/l.sqlite"), SqliteLedger)
+    with pytest.raises(StateError, match="FALAJ_LEDGER='mysql://x' names no ledger"):
+        open_by_dsn("mysql://x")
