@@ -149,12 +149,12 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
     if last is not None:
         files["run"] = asdict(last.run_plan())
     out.mkdir()
-    command = [sys.executable, *_launcher(last.processes if last else 1), "platform_assets.stages.training"]
+    command = [sys.executable, "-m", *_launcher(last.processes if last else 1), "platform_assets.stages.training"]
     for name, value in files.items():
         file = out.parent / f"{name}.json"
         file.write_text(json.dumps(value))
         command += [f"--{name}", str(file)]
-    command += ["--data", str(data), "--out", str(out)]
+    command += ["--data", str(data), "--out", str(out), "--cache", str(out.parent / "cache")]
     process = subprocess.Popen(
         command, env=child_environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
     )
@@ -169,10 +169,8 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
 
 
 def _launcher(processes: int) -> list[str]:
-    if processes == 1:
-        return ["-m"]
     # Without the `--` torchrun reads our --run as its own --run-path.
-    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+    return [] if processes == 1 else ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
 
 
 def _gone_sentence(gone: Sequence[str]) -> str:

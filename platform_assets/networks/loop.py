@@ -108,6 +108,11 @@ class Loop:
     def _done(self) -> int:
         return self._epoch * self._feed.steps + self._step
 
+    @property
+    def setbacks(self) -> int:
+        """How often a loss that was not finite took the training back to a checkpoint."""
+        return self._setbacks
+
     def run(self) -> None:
         """Train to the end from where an earlier start stopped; the module is left with its averaged weights, in evaluation mode.
 

@@ -32,7 +32,7 @@ def judge_reproduction(
 ) -> Reproduction:
     """Weights must be equal in every bit where conditions are; elsewhere `metric` may differ by `tolerance`.
 
-    `recorded` are the conditions of each start of the recorded training, where they changed.
+    `recorded` are the conditions of the recorded training in order, where they changed.
     """
     if weights.different == 0:
         return Reproduction("equal", f"all {weights.numbers:,} weights are equal, bit for bit")
@@ -51,9 +51,14 @@ def _other_conditions(recorded: Sequence[Conditions], again: Conditions) -> str 
     if not recorded:
         return "under what the recorded training computed was not noted"
     if len(recorded) > 1:
-        return f"the recorded training went on under other conditions {len(recorded) - 1} times"
+        return f"the recorded training's own conditions changed underway: {_changes(recorded[0], recorded[-1])}"
     (before,) = recorded
-    changed = [f"{name} {getattr(before, name)} then, {value} now" for name, value in vars(again).items() if getattr(before, name) != value]
-    if changed:
-        return ", ".join(changed)
+    if before != again:
+        return _changes(before, again)
     return None if again.accelerator == "cpu" else f"sums on {again.accelerator} have no fixed order"
+
+
+def _changes(before: Conditions, after: Conditions) -> str:
+    named = vars(after).items()
+    changed = [f"{name} {getattr(before, name)} first, {value} then" for name, value in named if getattr(before, name) != value]
+    return ", ".join(changed) or "there and back"
