@@ -178,6 +178,9 @@ class Meter(Protocol):
     def take_over(self, run_id: str, *, until: float, cpu_seconds: float = 0.0) -> None:
         """Count what went on after an earlier run's process died, up to `until` (epoch seconds), where its own entry does not."""
 
+    def waiting(self) -> AbstractContextManager[None]:
+        """Stop the clock while the step waits for what it will hold."""
+
     def saw(self, used: Used) -> None:
         """Note what was really used."""
 

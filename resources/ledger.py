@@ -85,6 +85,7 @@ class Meter:
         self._ledger, self._whose = ledger, (run_id, tenant, model, stage)
         self._lock = threading.Lock()
         self._reused = False
+        self._waits_since: float | None = None
         self._open(asked)
 
     def use(self, asked: Asked) -> None:
@@ -112,6 +113,18 @@ class Meter:
             )  # fmt: skip
         if last is not None:
             self.add(wall_seconds=max(0.0, until - last), cpu_seconds=max(0.0, cpu_seconds - cpu))
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Stop the clock while the step waits for what it will hold: a GPU that another has costs this one nothing."""
+        with self._lock:
+            self._waits_since = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._more_wall -= time.perf_counter() - self._waits_since
+                self._waits_since = None
 
     def saw(self, used: Used) -> None:
         """Note what was really used."""
@@ -149,7 +162,7 @@ class Meter:
             unit.run(sql, *row)
 
     def _write(self, outcome: Outcome, *, living: float = 0.0) -> None:
-        wall = time.perf_counter() - self._wall + self._more_wall
+        wall = (self._waits_since or time.perf_counter()) - self._wall + self._more_wall
         cpu = cpu_seconds() - self._cpu + self._more_cpu + living
         with self._ledger.opened() as unit:
             unit.run(

@@ -11,6 +11,7 @@ from uuid import uuid4
 from platform_assets.components.step import Step
 from platform_assets.specs.leases import GPU_POOL, Lease, LeaseAsk
 from platform_assets.specs.model import ModelSpec
+from platform_assets.stages.admission.urgency import head_start
 from platform_assets.stages.placement.resolution import Placement
 
 _ASK_SECONDS = 1.0
@@ -26,13 +27,15 @@ def leased(step: Step, model: ModelSpec, placement: Placement) -> Iterator[tuple
         return
     leases, began, say_at = step.parts.leases, time.monotonic(), 0.0
     try:
-        while (lease := leases.take(ask)) is None:
-            if time.monotonic() >= say_at:
-                say_at = time.monotonic() + _SAY_SECONDS
-                held = ", ".join(f"{len(other.slots)} by {other.holder}" for other in leases.held(ask.pool)) or "none"
-                step.say(f"Waiting for {ask.slots} of {ask.capacity} GPUs; held: {held}; in turn: {', '.join(leases.waiting(ask.pool))}.")
-            step.parts.watcher.note("waiting for GPUs")
-            time.sleep(_ASK_SECONDS)
+        with step.meter.waiting():
+            while (lease := leases.take(ask)) is None:
+                if time.monotonic() >= say_at:
+                    say_at = time.monotonic() + _SAY_SECONDS
+                    held = ", ".join(f"{len(other.slots)} by {other.holder}" for other in leases.held(ask.pool)) or "none"
+                    turn = ", ".join(leases.waiting(ask.pool))
+                    step.say(f"Waiting for {ask.slots} of {ask.capacity} GPUs; held: {held}; in turn: {turn}.")
+                step.parts.watcher.note("waiting for GPUs")
+                time.sleep(_ASK_SECONDS)
     except BaseException:
         leases.withdraw(ask.ticket, pool=ask.pool)
         raise
@@ -57,7 +60,7 @@ def lease_ask(step: Step, model: ModelSpec, placement: Placement) -> LeaseAsk | 
     priority = step.context.run.tags.get("dagster/priority", "0")
     return LeaseAsk(
         ticket=uuid4().hex, pool=pool, slots=slots, capacity=capacity, tenant=model.tenant, profile=placement.name,
-        quota=placement.profile.tenant_quota, priority=int(priority) if priority.lstrip("-").isdecimal() else 0,
+        quota=placement.profile.tenant_quota, priority=head_start(int(priority) if priority.isdecimal() else 0, at=time.time()),
         holder=f"model/{model.name}, run {step.context.run.run_id[:8]}",
     )  # fmt: skip
 

@@ -223,3 +223,14 @@ def test_a_ledger_is_named_by_its_dsn(tmp_path):
     assert isinstance(open_by_dsn(f"sqlite:///{tmp_path}/l.sqlite"), SqliteLedger)
     with pytest.raises(StateError, match="FALAJ_LEDGER='mysql://x' names no ledger"):
         open_by_dsn("mysql://x")
+
+
+def test_waiting_for_a_gpu_costs_nothing(ledger):
+    with ledger.measure(model="m", stage="model/trained", run_id="r", tenant="t", asked=GPU) as meter:
+        with meter.waiting():
+            time.sleep(0.4)
+            meter.beat()
+            meanwhile = ledger.entries(NOW)[0].wall_seconds
+        meter.add(wall_seconds=10)
+    assert meanwhile < 0.3
+    assert 10 <= ledger.entries(NOW)[0].wall_seconds < 10.3

@@ -31,3 +31,11 @@ def queue_priority(asked_at: float, *, slas: Iterable[SlaSpec]) -> int:
     """
     nearest = min((virtual_deadline(asked_at, sla=sla) for sla in slas), default=virtual_deadline(asked_at, sla=SlaSpec()))
     return _HORIZON - int(nearest)
+
+
+def head_start(priority: int, *, at: float) -> int:
+    """Return a queue priority as minutes of head start at a moment: minus the time left to the virtual deadline.
+
+    Whoever queues elsewhere by the time of asking, with this head start, queues in the same order; nil for a run without a priority.
+    """
+    return round((at - (_HORIZON - priority)) / 60) if priority > 0 else 0

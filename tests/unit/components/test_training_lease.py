@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,7 +10,9 @@ import pytest
 from supervised import World
 
 from platform_assets.components.training_lease import devices_of, lease_ask
+from platform_assets.specs.compute import SlaSpec
 from platform_assets.specs.leases import GPU_POOL, Lease
+from platform_assets.stages.admission.urgency import queue_priority
 from platform_assets.stages.placement.resolution import Machine, resolve
 
 TWO_GPUS = Machine(cores=(0, 1), memory_bytes=2**34, gpus=("A", "B"))
@@ -60,9 +63,15 @@ def test_who_runs_on_the_cpu_asks_for_nothing(step_on, machine, declared, profil
     assert lease_ask(*step_on(machine, declared=declared, profile=profile)) is None
 
 
-@pytest.mark.parametrize(("tag", "priority"), [("7", 7), ("-3", -3), ("soon", 0)])
-def test_the_runs_priority_is_the_asks(step_on, tag, priority):
-    assert lease_ask(*step_on(TWO_GPUS, declared=None, priority=tag)).priority == priority
+@pytest.mark.parametrize(("impact", "minutes"), [("low", -24 * 60), ("critical", -10)])
+def test_who_must_start_sooner_asks_with_more_of_a_head_start(step_on, impact, minutes):
+    tag = str(queue_priority(time.time(), slas=[SlaSpec(impact=impact)]))
+    assert lease_ask(*step_on(TWO_GPUS, declared=None, priority=tag)).priority == pytest.approx(minutes, abs=1)
+
+
+@pytest.mark.parametrize("tag", ["0", "-3", "soon"])
+def test_a_run_that_admission_did_not_place_has_no_head_start(step_on, tag):
+    assert lease_ask(*step_on(TWO_GPUS, declared=None, priority=tag)).priority == 0
 
 
 def test_a_lease_shows_its_own_devices_alone(step_on):

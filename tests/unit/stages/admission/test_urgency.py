@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.specs.compute import SlaSpec
-from platform_assets.stages.admission.urgency import LONGEST_WAIT, queue_priority, virtual_deadline
+from platform_assets.stages.admission.urgency import LONGEST_WAIT, head_start, queue_priority, virtual_deadline
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC).timestamp()
 IMPACTS = ("low", "normal", "high", "critical")
@@ -100,3 +101,19 @@ def test_every_priority_is_above_that_of_a_run_without_one():
 def test_a_run_for_several_models_is_as_urgent_as_the_most_urgent_of_them():
     both = [SlaSpec(impact="low"), SlaSpec(impact="critical")]
     assert queue_priority(NOW, slas=both) == queue_priority(NOW, slas=both[1:])
+
+
+@given(arrivals, st.integers(0, 100_000))
+def test_a_queue_by_time_of_asking_with_the_head_start_has_the_same_order(arrivals, after):
+    """As in the table of GPU leases, whose clock is another: seconds of head start count back from the moment of asking."""
+    asked = [max(run.at for run in arrivals) + after + n for n in range(len(arrivals))]
+    priorities = [queue_priority(run.at, slas=[run.sla]) for run in arrivals]
+    places = [at - 60 * head_start(priority, at=at) for at, priority in zip(asked, priorities, strict=True)]
+    for (place, run), (other_place, other) in itertools.combinations(zip(places, arrivals, strict=True), 2):
+        if abs(run.deadline - other.deadline) > 61:  # whole minutes are compared
+            assert (place < other_place) == (run.deadline < other.deadline)
+
+
+def test_a_run_without_a_priority_has_no_head_start():
+    assert head_start(0, at=NOW) == 0
+    assert head_start(queue_priority(NOW, slas=[SlaSpec(impact="low")]), at=NOW) == -24 * 60
