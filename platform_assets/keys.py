@@ -11,6 +11,8 @@ MODEL_STATES = (
     "deployed", "rollout_verdict", "production_log", "drift_report", "retraining_verdict",
 )  # fmt: skip
 
+SWEEP = "sweep"  # of models that declare a search space; beside the line of their life
+
 DRIFT_SENSOR = "drift_found__retrain"
 NEW_ROWS_SENSOR = "rows_arrived__retrain"
 FAILURE_SENSOR = "run_failed__notify"
@@ -36,7 +38,7 @@ def view_name(dataset: str, view: str) -> str:
 
 def model_key(model: str, state: str) -> list[str]:
     """Asset key of one state of a model."""
-    if state not in MODEL_STATES:
+    if state not in (*MODEL_STATES, SWEEP):
         raise ValueError(f"no model state {state!r}; known: {', '.join(MODEL_STATES)}")
     return ["model", model, state]
 
@@ -64,6 +66,16 @@ def refresh_job(dataset: str) -> str:
 def train_job(model: str) -> str:
     """Job from raw rows to a rollout verdict."""
     return f"{model}__train"
+
+
+def sweep_job(model: str) -> str:
+    """Job that trains one trial of the declared search."""
+    return f"{model}__sweep"
+
+
+def release_job(model: str) -> str:
+    """Job from a trained network to a release, of the rows that were last trained on."""
+    return f"{model}__release"
 
 
 def monitor_job(model: str) -> str:

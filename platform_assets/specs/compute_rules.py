@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from platform_assets import keys
 from platform_assets.errors import Fault
 from platform_assets.specs.compute import ComputeProfile, ComputeSpec
 from platform_assets.specs.model import LearningSpec, ModelSpec, RangeSpec, TrainingSpec
@@ -15,7 +16,7 @@ from platform_assets.specs.words import listed
 
 # Fields that a trial may change: what a person tunes. Who wrote the network and how many cores there are is no trial's business.
 SEARCHABLE = tuple(sorted(set(LearningSpec.model_fields) - {"module", "options", "threads"}))
-_TAKEN_BY = {"trained": "training", "candidates": "compression"}
+_TAKEN_BY = {"trained": "training", keys.SWEEP: "training", "candidates": "compression"}
 
 
 def local_compute() -> ComputeSpec:
@@ -72,7 +73,7 @@ def _way_up(name: str, profiles: Mapping[str, ComputeProfile]) -> list[str]:
 
 def check_binding(model: ModelSpec, compute: ComputeSpec) -> Iterator[Fault]:
     """Hold what a model takes of the catalogue against it."""
-    for part in _TAKEN_BY.values():
+    for part in dict.fromkeys(_TAKEN_BY.values()):
         name = getattr(model, part).compute
         if name is not None and compute.profiles and name not in compute.profiles:
             yield Fault("", f"{part}.compute", _unknown_profile(name, compute.profiles))

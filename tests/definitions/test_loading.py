@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,14 @@ def test_loading_creates_nothing_on_disk(tmp_path: Path, checkout: Path) -> None
     environment = {**os.environ, "FALAJ_HOME": str(tmp_path / "home")}
     subprocess.run([sys.executable, "-c", PROBE % (HEAVY,)], capture_output=True, env=environment, cwd=checkout, check=True)
     assert not (tmp_path / "home").exists()
+
+
+def test_the_way_of_the_data_that_residency_is_held_along_is_the_graphs(probe: dict, checkout: Path) -> None:
+    from platform_assets.specs.catalogue import load_catalogue
+    from platform_assets.stages.governance.residency import trace
+
+    catalogue = load_catalogue(checkout / "platform_assets" / "defs")
+    for asset in probe["assets"]:
+        way = ["/".join(key) for key in trace(catalogue, asset.split("/"))]
+        assert (way[0].split("/")[::2], way[-1]) == (["dataset", "ingested"], asset)
+        assert all(before in probe["assets"][after] for before, after in pairwise(way)), way

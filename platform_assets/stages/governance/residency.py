@@ -62,15 +62,21 @@ def trace(catalogue: Catalogue, asset: Sequence[str]) -> list[list[str]]:
     """Return the way of the data to an asset, from the rows as they came; empty for what no declaration makes."""
     family, name, state = asset if len(asset) == 3 else ("", "", "")  # noqa: PLR2004 - every key of ours has three parts
     model = catalogue.models.get(name)
-    if family == "model" and model and state in keys.MODEL_STATES and model.dataset in catalogue.datasets:
-        life = keys.MODEL_STATES[: keys.MODEL_STATES.index(state) + 1]
-        return [*_to_protected(model.dataset), *(keys.model_key(name, one) for one in life)]
+    if family == "model" and model and state in (*keys.MODEL_STATES, keys.SWEEP) and model.dataset in catalogue.datasets:
+        return [*_to_protected(model.dataset), *(keys.model_key(name, one) for one in _life_to(state))]
     if family == "features" and name in catalogue.datasets:
         return [*_to_protected(name), list(asset)]
     if family == "dataset" and name in catalogue.datasets:
         whole = _to_protected(name)
         return [*whole[: whole.index(list(asset))], list(asset)] if list(asset) in whole else [*whole[:2], list(asset)]
     return []
+
+
+def _life_to(state: str) -> list[str]:
+    """States on the way to one; a sweep and a rollout's verdict stand beside the line."""
+    if state == keys.SWEEP:
+        return ["training_set", state]
+    return [one for one in keys.MODEL_STATES[: keys.MODEL_STATES.index(state)] if one != "rollout_verdict"] + [state]
 
 
 def _to_protected(dataset: str) -> list[list[str]]:
