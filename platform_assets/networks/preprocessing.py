@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from platform_assets.networks.rows import floats, images, texts
-from platform_assets.networks.shards import read_shard, read_shard_list
+from platform_assets.networks.shards import read_pieces, read_shard_list
 from platform_assets.networks.tokens import MAX_TOKENS, VOCABULARY, Tokeniser, WordCounts
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def fit_preprocessing(
     pictures = [feature.name for feature in schema.of_kind("image")]
     passages = tuple(feature.name for feature in schema.of_kind("text"))
     words = WordCounts(max_tokens=max_tokens)
-    for shard in shards if categories or pictures or passages else ():
-        table = read_shard(data, shard, columns=[*categories, *pictures, *passages])
+    for table in _pieces(data, shards, columns=[*categories, *pictures, *passages]):
         for name in passages:
             words.add(texts(table[name]))
         for counter, name in zip(counted, categories, strict=True):
@@ -108,6 +107,11 @@ def fit_preprocessing(
         image_scale=greatest or 1.0,
         tokeniser=words.learn(passages, vocabulary=vocabulary, max_tokens=max_tokens) if passages else None,
     )
+
+
+def _pieces(data: Path, shards: Sequence[Shard], *, columns: list[str]) -> Iterator[pa.Table]:
+    for shard in shards if columns else ():
+        yield from read_pieces(data, shard, columns=columns)
 
 
 def _chosen_rows(rows: int, *, most: int) -> NDArray[np.int64]:
@@ -124,9 +128,8 @@ def _fit_numbers(data: Path, shards: Sequence[Shard], *, schema: FeatureSchema, 
         values = np.empty((len(group), len(chosen)), np.float32)
         ends = np.full((2, len(group)), np.nan, np.float32)
         start = 0
-        for shard in shards:
-            table = read_shard(data, shard, columns=[feature.name for feature in group])
-            low, high = np.searchsorted(chosen, [start, start + shard.rows])
+        for table in _pieces(data, shards, columns=[feature.name for feature in group]):
+            low, high = np.searchsorted(chosen, [start, start + table.num_rows])
             for place, feature in enumerate(group):
                 column = floats(table[feature.name])
                 values[place, low:high] = column[chosen[low:high] - start]
@@ -134,7 +137,7 @@ def _fit_numbers(data: Path, shards: Sequence[Shard], *, schema: FeatureSchema, 
                 if known.size:
                     ends[0, place] = np.fmin(ends[0, place], known.min())
                     ends[1, place] = np.fmax(ends[1, place], known.max())
-            start += shard.rows
+            start += table.num_rows
         for place, feature in enumerate(group):
             yield _fit_number(feature.name, values[place], ends=ends[:, place], is_date=feature.kind == "date")
 

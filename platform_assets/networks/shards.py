@@ -101,7 +101,7 @@ def read_pieces(folder: Path, shard: Shard, *, columns: list[str]) -> Iterator[p
                     f"{path} holds {file.metadata.num_rows} rows, {LIST_FILE} says {shard.rows}; materialise the training set again"
                 )
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=columns)
+                yield file.read_row_group(group, columns=columns, use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} is listed in {LIST_FILE} and cannot be read ({error}); materialise the training set again") from error
 
