@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from platform_assets.errors import TrainingError
+from platform_assets.networks import tokens
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.preprocessing import FIRST, Preprocessing
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from platform_assets.specs.records import FeatureSchema
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, PREPROCESSING = "checkpoint.pt", "preprocessing.json"
+_Named = list[tuple[int, tuple[str, int | str]]]  # row of a table, and what it stands for
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 def save_trained(folder: Path, trained: Trained) -> None:
     """Write the folder; checkpoint.pt comes last, so that where it stands the rest does."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "preprocessing.json", to_json(trained.preprocessing))
+    write_text(folder / PREPROCESSING, to_json(trained.preprocessing))
     write_text(folder / "schema.json", to_json(trained.schema))
     write_text(folder / "plan.json", to_json(asdict(trained.plan)))
     beside = folder / f".{CHECKPOINT}.{os.getpid()}"
@@ -66,7 +68,7 @@ def load_trained(folder: Path) -> Trained:
     if not (folder / CHECKPOINT).is_file():
         raise TrainingError(f"{folder} holds no {CHECKPOINT}; train the model first")
     plan = read_record(TrainingPlan, (folder / "plan.json").read_bytes())
-    preprocessing = read_record(Preprocessing, (folder / "preprocessing.json").read_bytes())
+    preprocessing = read_record(Preprocessing, (folder / PREPROCESSING).read_bytes())
     schema = read_schema(folder)
     network = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))
     network.load_state_dict(torch.load(folder / CHECKPOINT, weights_only=True))
@@ -76,14 +78,14 @@ def load_trained(folder: Path) -> Trained:
 def warm_start(network: nn.Module, *, preprocessing: Preprocessing, checkpoint: Path) -> float:
     """Take over what fits of another training; return the share of weights taken.
 
-    Category rows are matched by value, since vocabularies move between trainings; other weights by name and shape.
+    Rows of categories and word pieces are matched by value, since vocabularies move between trainings; other weights by name and shape.
     """
     before = load_trained(checkpoint.parent)
     old, new = before.network.state_dict(), network.state_dict()
     taken = 0
     for name, weight in new.items():
-        if name == "table.weight" and name in old and old[name].shape[1] == weight.shape[1]:
-            to, came = _matching_rows(before.preprocessing, preprocessing)
+        if name in _ROWS and name in old and old[name].shape[1] == weight.shape[1]:
+            to, came = _matching_rows(_ROWS[name](before.preprocessing), _ROWS[name](preprocessing))
             weight[to] = old[name][came]
             taken += len(to) * weight.shape[1]
         elif name in old and old[name].shape == weight.shape:
@@ -92,15 +94,23 @@ def warm_start(network: nn.Module, *, preprocessing: Preprocessing, checkpoint: 
     return taken / sum(weight.numel() for weight in new.values())
 
 
-def _matching_rows(old: Preprocessing, new: Preprocessing) -> tuple[list[int], list[int]]:
-    places = {row: place for place, row in _rows_of(old)}
-    pairs = [(place, places[row]) for place, row in _rows_of(new) if row in places]
+def _matching_rows(old: _Named, new: _Named) -> tuple[list[int], list[int]]:
+    places = {row: place for place, row in old}
+    pairs = [(place, places[row]) for place, row in new if row in places]
     return [to for to, _ in pairs], [came for _, came in pairs]
 
 
-def _rows_of(preprocessing: Preprocessing) -> list[tuple[int, tuple[str, int | str]]]:
-    rows: list[tuple[int, tuple[str, int | str]]] = []
+def _category_rows(preprocessing: Preprocessing) -> _Named:
+    rows: _Named = []
     for column, offset in zip(preprocessing.categories, preprocessing.offsets, strict=True):
         rows += [(offset + index, (column.name, index)) for index in range(FIRST)]
         rows += [(offset + FIRST + index, (column.name, value)) for index, value in enumerate(column.values)]
     return rows
+
+
+def _piece_rows(preprocessing: Preprocessing) -> _Named:
+    pieces = preprocessing.tokeniser.pieces if preprocessing.tokeniser is not None else ()
+    return [(place, ("", place)) for place in range(tokens.FIRST)] + [(tokens.FIRST + at, ("", piece)) for at, piece in enumerate(pieces)]
+
+
+_ROWS = {"table.weight": _category_rows, "pieces.weight": _piece_rows}  # tables whose rows have names

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,13 @@ import torch
 from onnx import TensorProto, compose, helper
 from torch import Tensor, nn
 
+from platform_assets.errors import TrainingError
 from platform_assets.networks import tokens
 from platform_assets.networks.preprocessing import FIRST, MISSING, UNKNOWN, Preprocessing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from platform_assets.networks.checkpoint import Trained
     from platform_assets.networks.tokens import Tokeniser
 
@@ -83,7 +87,7 @@ def _trace(trained: Trained) -> onnx.ModelProto:
     }
     names = tuple(name for name in INPUTS if examples[name].shape[1])
     buffer: Any = io.BytesIO()  # the tracing exporter writes to memory as well, though its signature names paths alone
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _refusal(trained):
         # The tracing exporter takes 0.3 CPU seconds here, the newer one tens, for the same graph; its deprecation is known.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -91,10 +95,26 @@ def _trace(trained: Trained) -> onnx.ModelProto:
             input_names=list(names), output_names=["probabilities"], dynamic_axes={name: {0: "rows"} for name in (*names, "probabilities")},
         )  # fmt: skip
     model = onnx.load_from_string(buffer.getvalue())
+    if {entry.name for entry in model.graph.input} != set(names):
+        found = ", ".join(entry.name for entry in model.graph.input) or "nothing"
+        raise TrainingError(
+            f"{trained.plan.architecture} reads {found} of its inputs {', '.join(names)}; leave the views out that it does not"
+        )
     model.ir_version = 10
     del model.opset_import[:]
     model.opset_import.extend(_opsets() if fitted.categories or fitted.tokeniser is not None else _opsets()[:1])
     return model
+
+
+@contextmanager
+def _refusal(trained: Trained) -> Iterator[None]:
+    """Say in one sentence why a network cannot become a graph."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+        name = trained.plan.module or trained.plan.architecture
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TrainingError(f"{name} cannot be exported to ONNX ({said}); use operations that opset {OPSET} has") from error
 
 
 def _look_up(fitted: Preprocessing) -> onnx.ModelProto:

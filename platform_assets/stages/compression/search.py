@@ -1,7 +1,8 @@
 """The search over compressed candidates. Today it runs the declared list; what it hands on stays the same when it grows.
 
-Each candidate is a folder `candidates/<name>/` with model.onnx and, once all are measured, candidate.json. Networks that compositions
-share are made once, under `parts/`. A model.onnx stands only when whole, so a killed search goes on with what is there.
+Each candidate is a folder `candidates/<name>/` with preprocessing.json (what is fitted in it), model.onnx and, once all are measured,
+candidate.json. Networks that compositions share are made once, under `parts/`. A model.onnx stands only when whole, so a killed search
+goes on with what is there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from platform_assets.errors import StageError
 from platform_assets.measures import HIGHER_IS_BETTER, METRICS, leading
-from platform_assets.networks.checkpoint import load_trained, write_json, write_text
+from platform_assets.networks.checkpoint import PREPROCESSING, load_trained, write_json, write_text
 from platform_assets.networks.export import export_onnx
 from platform_assets.networks.fitting import predict, to_tensors
 from platform_assets.networks.rows import read_rows
@@ -90,6 +91,7 @@ class _Workshop:
         if target.is_file():
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target.with_name(PREPROCESSING), path.with_name(PREPROCESSING).read_text(encoding="utf-8"))
         for step in rest:
             if step not in GRAPH_METHODS:
                 raise CompressionRefusedError(f"{name}: {step} works on networks and must come first")
@@ -111,6 +113,7 @@ class _Workshop:
         made = self.teaching.teacher if name == TEACHER else NETWORK_METHODS[name](self.teaching)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target.with_name("parameters"), str(sum(weight.numel() for weight in made.network.parameters())))
+        write_text(target.with_name(PREPROCESSING), to_json(made.preprocessing))
         export_onnx(made, target)
         return target
 

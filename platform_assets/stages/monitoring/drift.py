@@ -51,7 +51,7 @@ def report_window(
     the training data's own blocks showed. The window drifts when the model's answers do, or an input with at least LEANS_ON
     of the total `importance` (feature to share).
     """
-    signals = take_signals(rows, schema=schema, probabilities=probabilities)
+    signals = take_signals(rows, schema=schema, probabilities=probabilities, tokeniser=reference.tokeniser)
     known = {signal.name: signal for signal in reference.signals}
     pairs = [(known[signal.name], signal) for signal in signals if signal.name in known]
     columns = tuple(_compare(past, now, tests=len(pairs), importance=importance, spec=spec) for past, now in pairs)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.answers import open_model
+from platform_assets.networks.preprocessing import Preprocessing
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.importance import share_importance
 from platform_assets.stages.monitoring.reference import Reference, build_reference
@@ -27,7 +28,7 @@ class Profile:
 
 
 def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> str:
-    """Profile a model file on its training set folder (shards of each split, schema.json); return canonical JSON."""
+    """Profile a model file, its preprocessing.json beside it, on its training set folder (shards, schema.json); return canonical JSON."""
     import pyarrow.parquet as pq
 
     schema = read_record(FeatureSchema, (data_dir / "schema.json").read_text(encoding="utf-8"))
@@ -35,7 +36,12 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
     train, calibration, holdout = (pq.read_table(data_dir / part) for part in ("train", "calibration", "holdout"))
     unseen = np.concatenate([answer(calibration), answer(holdout)])
     rows = model.monitoring.window_rows
-    reference = build_reference(train, schema=schema, probabilities=answer(train), window_rows=rows, unseen=unseen)
+    tokeniser = None
+    if schema.of_kind("text"):
+        tokeniser = read_record(Preprocessing, model_file.with_name("preprocessing.json").read_bytes()).tokeniser
+    reference = build_reference(
+        train, schema=schema, probabilities=answer(train), window_rows=rows, unseen=unseen, tokeniser=tokeniser
+    )  # fmt: skip
     importance = share_importance(holdout, schema=schema, kind=model.target.kind, answer=answer)
     return to_json(Profile(reference, importance))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.errors import StageError
+from platform_assets.networks.tokens import Tokeniser
 from platform_assets.stages.monitoring.signals import Signal, order_by_event, take_answers, take_signals
 from platform_assets.stages.monitoring.statistics import ks_distance, total_variation
 
@@ -52,20 +53,28 @@ class Reference:
     first_event: str
     last_event: str
     signals: tuple[SignalReference, ...]
+    tokeniser: Tokeniser | None = None
 
 
 def build_reference(
-    train: pa.Table, *, schema: FeatureSchema, probabilities: np.ndarray, window_rows: int, unseen: np.ndarray | None = None
+    train: pa.Table,
+    *,
+    schema: FeatureSchema,
+    probabilities: np.ndarray,
+    window_rows: int,
+    unseen: np.ndarray | None = None,
+    tokeniser: Tokeniser | None = None,
 ) -> Reference:
     """Summarise training rows (features as plain columns, event time) and the release's answers to them, [rows, classes].
 
     `unseen`: its answers to rows it was not trained on, against which live answers are held; a model is surer of what it has seen.
+    `tokeniser`: the one of its texts.
     """
     if not train.num_rows:
         raise StageError("a drift reference was asked for from no training rows; at least one is needed")
     order = order_by_event(train, schema=schema)
     train = train.take(order)
-    signals = take_signals(train, schema=schema, probabilities=np.asarray(probabilities)[order])
+    signals = take_signals(train, schema=schema, probabilities=np.asarray(probabilities)[order], tokeniser=tokeniser)
     compared = {} if unseen is None else {signal.name: signal for signal in take_answers(unseen, classes=schema.classes)}
     events = train[schema.event_time]
     return Reference(
@@ -76,6 +85,7 @@ def build_reference(
         signals=tuple(
             _summarise(compared.get(signal.name, signal), strayed=measure_straying(signal, window_rows=window_rows)) for signal in signals
         ),
+        tokeniser=tokeniser,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from platform_assets.networks.tokens import Tokeniser
     from platform_assets.specs.records import Feature, FeatureSchema
 
 PREDICTION = "prediction"
@@ -30,13 +31,16 @@ class Signal:
     values: np.ndarray
 
 
-def take_signals(rows: pa.Table, *, schema: FeatureSchema, probabilities: np.ndarray) -> tuple[Signal, ...]:
+def take_signals(
+    rows: pa.Table, *, schema: FeatureSchema, probabilities: np.ndarray, tokeniser: Tokeniser | None = None
+) -> tuple[Signal, ...]:
     """Signals of rows that hold every feature as a plain column and the event time; `probabilities`: [rows, classes].
 
-    A date is watched as its distance in days from the event: the date itself moves on by nature and would always drift.
+    A date is watched as its distance in days from the event: the date itself moves on by nature and would always drift. A text is watched
+    as its length in characters and as the share of its tokens that the `tokeniser` does not know.
     """
     event_time = rows[schema.event_time]
-    inputs = [signal for feature in schema.features for signal in _of_feature(feature, rows[feature.name], event_time)]
+    inputs = [signal for feature in schema.features for signal in _of_feature(feature, rows[feature.name], event_time, tokeniser)]
     return (*inputs, *take_answers(probabilities, classes=schema.classes))
 
 
@@ -45,7 +49,9 @@ def order_by_event(rows: pa.Table, *, schema: FeatureSchema) -> np.ndarray:
     return np.argsort(rows[schema.event_time].to_numpy(zero_copy_only=False), kind="stable")
 
 
-def _of_feature(feature: Feature, column: pa.ChunkedArray, event_time: pa.ChunkedArray) -> list[Signal]:
+def _of_feature(feature: Feature, column: pa.ChunkedArray, event_time: pa.ChunkedArray, tokeniser: Tokeniser | None) -> list[Signal]:
+    if feature.kind == "text":
+        return _of_text(feature.name, column, tokeniser)
     if feature.kind == "category":
         texts = column.fill_null("").to_numpy(zero_copy_only=False).astype(object)
         return [Signal(feature.name, feature.name, "category", texts)]
@@ -55,6 +61,20 @@ def _of_feature(feature: Feature, column: pa.ChunkedArray, event_time: pa.Chunke
         return [Signal(f"{feature.name} {name}", feature.name, "number", values) for name, values in figures.items()]
     values = _days_after(column, event_time) if feature.kind == "date" else _numbers(column)
     return [Signal(feature.name, feature.name, "number", values)]
+
+
+def _of_text(name: str, column: pa.ChunkedArray, tokeniser: Tokeniser | None) -> list[Signal]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from platform_assets.networks.tokens import unknown_shares
+
+    lengths = pc.utf8_length(column.fill_null("")).to_numpy(zero_copy_only=False).astype(np.float64)
+    signals = [Signal(f"{name} length", name, "number", lengths)]
+    if tokeniser is not None:
+        whole = pa.concat_arrays(column.fill_null("").chunks)
+        signals.append(Signal(f"{name} unknown share", name, "number", unknown_shares(whole, tokeniser=tokeniser)))
+    return signals
 
 
 def take_answers(probabilities: np.ndarray, *, classes: tuple[str, ...]) -> list[Signal]:

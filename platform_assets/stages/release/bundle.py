@@ -47,14 +47,15 @@ def write_bundle(
 ) -> None:
     """Write a release into an empty or new folder.
 
-    Files: model.onnx, schema.json, samples.json, metrics.json, lineage.json, candidates.json, profile.json (drift reference and
-    importance, as monitoring made it), declaration.json (model and dataset as they were declared), model_card.md, model_card.html,
-    and manifest.json with the SHA-256 of each.
+    Files: model.onnx, preprocessing.json (what is fitted in it, the tokeniser of texts too), schema.json, samples.json, metrics.json,
+    lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), declaration.json (model and
+    dataset as they were declared), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
     """
     import pyarrow.parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(candidate_dir / "model.onnx", folder / "model.onnx")
+    for name in ("model.onnx", "preprocessing.json"):
+        shutil.copyfile(candidate_dir / name, folder / name)
     schema_text = (data_dir / "schema.json").read_text(encoding="utf-8")
     schema = read_record(FeatureSchema, schema_text)
     sample = pq.read_table(data_dir / "holdout").slice(0, SAMPLE_ROWS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 import numpy as np
 import torch
 
@@ -98,7 +99,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
         seed_chance(plan.seed, rank=fabric.global_rank)  # the same weights on all ranks, then each its own masks
     feed = ShardFeed(splits["train"], batch=plan.batch_size, seed=plan.seed, device=fabric.device, rank=rank, world=world)
     lesson = Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0, hide=hidden_shares(schema))
-    module = Classifier(network, plan=plan, steps=feed.steps * plan.epochs, lesson=lesson)
+    module = _learner(network, plan=plan, steps=feed.steps * plan.epochs, lesson=lesson)
     labels = {split: splits[split].labels() for split in JUDGED}
 
     def judge(fitted: nn.Module) -> dict[str, float]:
@@ -113,9 +114,10 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     loop = Loop(module, feed=feed, course=course, judge=judge)
     loop.run()
     said = {name: predict_together(module, split, fabric=fabric, stop=stop) for name, split in splits.items()}
-    weights = take_module(module.network, keep=first)
+    weights = take_module(network, keep=first)
     if not first:
         return None
+    note_conditions(out, conditions_here(run, processes=world, setbacks=loop.setbacks))
     plain = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))  # the trained one may be in shards
     plain.load_state_dict(weights)
     save_trained(out, Trained(plain, plan, preprocessing, schema))
@@ -134,6 +136,11 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
         shutil.rmtree(journey.cache, ignore_errors=True)
     journey.report.step("train/done", seconds_wall=result.seconds, **{f"holdout_{name}": value for name, value in result.holdout.items()})
     return result
+
+
+def _learner(network: nn.Module, *, plan: TrainingPlan, steps: int, lesson: Lesson) -> pl.LightningModule:
+    """Wrap a network in what it learns by; a module of the user's own says that itself."""
+    return network if isinstance(network, pl.LightningModule) else Classifier(network, plan=plan, steps=steps, lesson=lesson)
 
 
 def _threads_here(plan: TrainingPlan) -> int | None:

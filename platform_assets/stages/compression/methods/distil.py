@@ -1,4 +1,7 @@
-"""Distillation: a small perceptron learns the teacher's probabilities (Hinton, Vinyals, Dean, 2015)."""
+"""Distillation: a small perceptron learns the teacher's probabilities (Hinton, Vinyals, Dean, 2015).
+
+Of a text it reads the bag of word pieces alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def shrink(teaching: Teaching) -> Trained:
     """Train the declared student; its preprocessing is the teacher's."""
     teacher = teaching.teacher
     plan = replace(
-        teacher.plan, architecture="tabular_mlp", width=teaching.plan.student_width, depth=teaching.plan.student_depth,
+        teacher.plan, architecture="tabular_mlp", module=None, options={},
+        width=teaching.plan.student_width, depth=teaching.plan.student_depth,
         heads=1, epochs=teaching.plan.student_epochs, learning_rate=STUDENT_RATE, dropout=teacher.plan.dropout,
     )  # fmt: skip
     torch.manual_seed(plan.seed)

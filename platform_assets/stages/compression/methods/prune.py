@@ -42,7 +42,7 @@ def cut_channels(network: nn.Module, *, inputs: tuple[torch.Tensor, ...], share:
     """Remove the channels of least group magnitude from every layer the network names in `prunable`; return how many."""
     import torch_pruning as tp
 
-    layers: list[nn.Linear] = getattr(network, "prunable", list)()
+    layers: list[nn.Linear | nn.Conv2d] = getattr(network, "prunable", list)()
     if not layers:
         raise CompressionRefusedError(f"{type(network).__name__} names no layer whose channels may be cut (method `prunable`)")
     network.eval()
@@ -52,12 +52,16 @@ def cut_channels(network: nn.Module, *, inputs: tuple[torch.Tensor, ...], share:
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     cut = 0
     for layer in layers:
-        cut_here = int(layer.out_features * share)
+        channels, cut_out = (
+            layer.weight.shape[0],
+            tp.prune_conv_out_channels if isinstance(layer, nn.Conv2d) else tp.prune_linear_out_channels,
+        )
+        cut_here = int(channels * share)
         if not cut_here:
             continue
-        every = graph.get_pruning_group(layer, tp.prune_linear_out_channels, idxs=list(range(layer.out_features)))
+        every = graph.get_pruning_group(layer, cut_out, idxs=list(range(channels)))
         least = torch.argsort(importance(every))[:cut_here].tolist()
-        graph.get_pruning_group(layer, tp.prune_linear_out_channels, idxs=least).prune()
+        graph.get_pruning_group(layer, cut_out, idxs=least).prune()
         cut += cut_here
     if not cut:
         raise CompressionRefusedError(

@@ -89,6 +89,7 @@ def parts(tmp_path_factory):
     root = tmp_path_factory.mktemp("parts")
     (root / "candidate").mkdir()
     write_model(root / "candidate" / "model.onnx")
+    (root / "candidate" / "preprocessing.json").write_text("{}")
     parts = {"train": [table(1000)], "calibration": [table(300)], "holdout": [table(300)]}
     write_training_set(root / "data", parts, schema=SCHEMA)
     return root
@@ -139,7 +140,7 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
     manifest, files = read_release(bundle)
-    assert len(files) == 10
+    assert len(files) == 11
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 
