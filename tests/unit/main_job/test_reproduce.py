@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
-from platform_assets.errors import ReleaseError, TrainingError
+from platform_assets import cli
+from platform_assets.errors import ReleaseError, ReproductionError, TrainingError
+from platform_assets.main_job import reproduce as verb
 from platform_assets.main_job.reproduce import _is_there, _read_recorded, _train
 from resources.delta_tables import DeltaTableStore
 from resources.settings import Home, Settings
@@ -45,3 +48,18 @@ def test_a_trainer_that_fails_ends_in_its_own_last_words(tmp_path):
     settings = Settings(home=Home(tmp_path / "home"), environment="laptop", defs_root=tmp_path, webhook_url=None, serve_port=0, web_port=0)
     with pytest.raises(TrainingError, match=r"made again ended with status 1: .*is no training plan: .*no_such_field"):
         _train(settings, tmp_path / "data", tmp_path, tmp_path / "out", noted=[])
+
+
+def test_a_difference_is_written_printed_and_ends_in_an_error(tmp_path, monkeypatch, capsys):
+    found = {
+        "model": "m", "version": "0123", "outcome": "different", "sentence": "3 of 9 weights differ",
+        "training_set": {"digest": "a" * 64, "found": "b" * 64, "gone": []},
+    }  # fmt: skip
+    monkeypatch.setattr(verb, "reproduce", lambda *_, console: found)
+    with pytest.raises(ReproductionError, match="m@0123 was not reproduced: 3 of 9 weights differ"):
+        cli.reproduce("m@0123", json_file=tmp_path / "found.json")
+    assert json.loads((tmp_path / "found.json").read_text()) == found
+    printed = capsys.readouterr().out
+    assert "a" * 12 in printed
+    assert "b" * 12 in printed
+    assert "m@0123: different: 3 of 9 weights differ." in printed
