@@ -14,7 +14,7 @@ import dagster as dg
 from platform_assets.errors import FalajError
 from platform_assets.specs.records import from_mapping, to_json
 from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
-from platform_assets.stages.placement.resolution import IN_PROCESS, Placement, resolve
+from platform_assets.stages.placement.resolution import Placement, describe, resolve
 from resources.dagster_instance.gate import MODEL_TAG, launcher_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,11 @@ def build_step(
             return
         yield dg.MaterializeResult(
             asset_key=asset_key,
-            metadata={**outcome.metadata, **_compute_metadata(step), RECORD: dg.MetadataValue.json(json.loads(to_json(outcome.record)))},
+            metadata={
+                **outcome.metadata,
+                **_compute_metadata(step, outcome),
+                RECORD: dg.MetadataValue.json(json.loads(to_json(outcome.record))),
+            },
             check_results=list(outcome.checks),
             data_version=dg.DataVersion(outcome.version[:32]),
         )
@@ -162,12 +166,16 @@ def build_step(
     return _asset
 
 
-def _compute_metadata(step: Step) -> dict[str, Any]:
-    """What the asset's profile asks for, and what it got here: the placement of its last program, or this process."""
-    name, profile = step.parts.catalogue.profile_of_asset(step.context.asset_key.path)
-    asked = Placement(name, profile, IN_PROCESS).asked
-    got = asdict(step.placed[-1].got) if step.placed else asdict(IN_PROCESS)
-    return {"asked": dg.MetadataValue.json(asked), "got": dg.MetadataValue.json(got)}
+def _compute_metadata(step: Step, outcome: Outcome) -> dict[str, Any]:
+    """What the asset's profile asks for, and what it got; only a started program is bounded."""
+    from resources.machine import look_at_machine
+
+    asked = describe(*step.parts.catalogue.profile_of_asset(step.context.asset_key.path))
+    here = {"gpus": 0, "device": "cpu", "processes": 1, "cores": len(look_at_machine().cores), "bounded": False}
+    got = {**asdict(step.placed[-1].got), "bounded": True} if step.placed else here
+    if outcome.metadata.get("reused") is True:
+        got = {"reused": True}
+    return {"compute_asked": dg.MetadataValue.json(asked), "compute_got": dg.MetadataValue.json(got)}
 
 
 def _measured(key: Sequence[str], context: dg.AssetExecutionContext, parts: Parts) -> AbstractContextManager[ports.Meter]:

@@ -120,7 +120,7 @@ def test_the_binding_holds_however_the_assets_are_started(tiny: TinyHome) -> Non
         made = instance.get_latest_materialization_event(location.ON_GPU)
         assert made is not None
         assert made.asset_materialization is not None
-        asked, got = (made.asset_materialization.metadata[name].value for name in ("asked", "got"))
+        asked, got = (made.asset_materialization.metadata[name].value for name in ("compute_asked", "compute_got"))
         assert (asked["profile"], asked["gpus"]) == ("gpu-small", 2)
         assert got["gpus"] == 0 or got["device"] != "cpu"
 

@@ -26,7 +26,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Got:
-    """What a program is given: `gpus` devices or none, `processes` of `threads` each, on so many cores (0: all that are there)."""
+    """What a program is given: `gpus` devices or none, `processes` of `threads` each, on so many cores."""
 
     gpus: int
     device: str
@@ -38,9 +38,6 @@ class Got:
     def on_gpu(self) -> bool:
         """Whether there is a GPU for it."""
         return self.gpus > 0
-
-
-IN_PROCESS = Got(gpus=0, device="cpu", processes=1, threads=0, cores=0)  # a step's own work, in Dagster's process: nothing bounds it
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,6 @@ class Placement:
         return Path("/dev/shm", f"falaj{str(disk).replace('/', '-')}") if self.profile.storage.tier == "memory" else disk  # noqa: S108 - memory by declaration
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What the declaration says, for people and records."""
-        profile = self.profile
-        return {
-            "profile": self.name,
-            "gpus": profile.gpus,
-            "cpu": profile.cpu,
-            "memory": profile.memory,
-            "nodes": profile.nodes,
-            "precision": profile.precision,
-        }
-
-    @property
     def sentence(self) -> str:
         """Say both in a line."""
         gpus = f"{self.profile.gpus} GPU, " if self.profile.gpus else ""
@@ -100,6 +84,14 @@ class Placement:
             f"asked for {self.name} ({gpus}{self.profile.cpu:g} cores, {self.profile.memory}), got {got}: "
             f"{self.got.processes} process(es) of {self.got.threads} thread(s) on {self.got.cores} core(s)"
         )
+
+
+def describe(name: str, profile: ComputeProfile) -> dict[str, Any]:
+    """Return what a declaration asks for, for people and records."""
+    return {
+        "profile": name, "gpus": profile.gpus, "cpu": profile.cpu, "memory": profile.memory, "nodes": profile.nodes,
+        "precision": profile.precision,
+    }  # fmt: skip
 
 
 def resolve(profile: ComputeProfile, *, name: str, machine: Machine, threads: int | None = None) -> Placement:

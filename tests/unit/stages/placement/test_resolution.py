@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, NetworkSpec, StorageSpec
 from platform_assets.specs.model import LearningSpec, TrainingSpec
-from platform_assets.stages.placement.resolution import Machine, choose_cores, resolve
+from platform_assets.stages.placement.resolution import Machine, choose_cores, describe, resolve
 
 LAPTOP = Machine(cores=(0, 1), memory_bytes=2**33)
 SERVER = Machine(cores=tuple(range(16)), memory_bytes=2**37, gpus=("NVIDIA H200",) * 2)
@@ -67,7 +67,7 @@ def test_without_a_gpu_it_is_one_process_on_the_cpu_in_the_models_own_arithmetic
     assert placement.environment()["CUDA_VISIBLE_DEVICES"] == ""
     learning = placement.learning(LearningSpec(architecture="tabular_mlp"))
     assert (learning.precision, learning.threads) == ("32-true", 2)
-    assert placement.asked["gpus"] == 8
+    assert describe(placement.name, placement.profile)["gpus"] == 8
 
 
 def test_the_profiles_arithmetic_holds_on_its_hardware_unless_the_model_names_its_own() -> None:
