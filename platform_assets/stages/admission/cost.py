@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from platform_assets import keys
 from platform_assets.specs.spending import Asked, Entry
 
 LAST_RUNS = 5
-TRAINED = "model/trained"
+TRAININGS = ("model/trained", f"model/{keys.SWEEP}")  # a trial of a search is a training like any other
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,9 @@ def write_bill(needs: Sequence[Need], past: Sequence[Entry], *, max_cost_aed: fl
     if len({(need.tenant, need.model) for need in needs}) != 1:
         raise ValueError("a bill is one model's: split the needs by tenant and model")
     expected = [(need, expect_step(need, past)) for need in needs]
-    training = next((aed for need, aed in expected if need.stage == TRAINED), None)
-    untrained = training is None and any(need.stage == TRAINED and need.asked.price_aed_per_hour for need in needs)
+    trainings = [(need, aed) for need, aed in expected if need.stage in TRAININGS]
+    training = max((aed for _, aed in trainings if aed is not None), default=None)
+    untrained = training is None and any(need.asked.price_aed_per_hour for need, _ in trainings)
     free = not any(need.asked.price_aed_per_hour for need in needs)
     known = [aed for _, aed in expected if aed is not None]
     aed = sum(known)

@@ -69,3 +69,9 @@ def test_a_profile_without_a_price_is_free_whatever_is_declared():
 def test_a_bill_is_one_models():
     with pytest.raises(ValueError, match="one model's"):
         write_bill([need(), Need("t", "n", "model/trained", GPU)], [], max_cost_aed=None)
+
+
+def test_a_trial_of_a_search_is_a_training_with_the_same_limit():
+    bill = write_bill([need("model/sweep")], [past(3, stage="model/sweep")], max_cost_aed=50)
+    assert bill.training_aed == pytest.approx(60)
+    assert write_bill([need("model/sweep")], [], max_cost_aed=50).aed == 50
