@@ -227,6 +227,21 @@ def reproduce(
 
 
 @app.command()
+def sweep(
+    model: Model,
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Trials to run, beside those of earlier calls.")] = 20,
+    json_file: Json = None,
+) -> None:
+    """Search the declared space, each trial a run on the model's profile and budget; the best becomes a release if it passes the gates."""
+    from platform_assets.main_job import sweep as sweeping
+    from platform_assets.main_job import tables
+
+    value = sweeping.run_sweep(read_settings(), model, trials=trials, console=console)
+    tables.print_sweep(value, console)
+    _write(json_file, value)
+
+
+@app.command()
 def token(
     subject: Annotated[str, typer.Option(help="Who will carry it.")] = "me",
     scope: Annotated[list[str] | None, typer.Option(help="predict, predict:MODEL or admin.")] = None,

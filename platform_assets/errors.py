@@ -7,7 +7,8 @@ FalajError
 ├── StageError           a stage could not do its work
 │   ├── TrainingError    the trainer ended without a usable checkpoint
 │   │   ├── DivergedError   the loss was not finite, again after the learning rate was lowered
-│   │   └── PreemptedError  the trainer was asked to end early; its state is saved and a new start goes on
+│   │   ├── PreemptedError  the trainer was asked to end early; its state is saved and a new start goes on
+│   │   └── GivenUpError    a trial fell behind the others of its sweep
 │   ├── ReproductionError  a training made again is not the one that was recorded
 │   ├── LeaseError       GPUs were asked for that can never be given
 │   ├── ExportError      the exported graph does not answer as the trained network does
@@ -75,6 +76,10 @@ class DivergedError(TrainingError):
 
 class PreemptedError(TrainingError):
     """The trainer was asked to end early; its state is saved and a new start goes on."""
+
+
+class GivenUpError(TrainingError):
+    """A trial of a sweep was stopped because it falls behind the others."""
 
 
 class ReproductionError(StageError):

@@ -13,7 +13,7 @@ import dagster as dg
 
 from platform_assets.components.onlookers import Look
 from platform_assets.components.step import Step
-from platform_assets.components.training_command import TrainingJob
+from platform_assets.components.training_command import TRAINER, TrainingJob
 from platform_assets.components.training_run import Trained, hold_training, train
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, ComputeSpec
@@ -43,6 +43,11 @@ class World:
             (self.data / "behave.json").write_text(json.dumps(behave))
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """The stand-in, where it was told what to do; else the real trainer."""
+        return FAKE if (self.data / "behave.json").exists() else TRAINER
+
+    @property
     def out(self) -> Path:
         return self.folder.out
 
@@ -61,7 +66,9 @@ class World:
         text = (self.out / "reached").read_text() if (self.out / "reached").exists() else ""
         return int(text) if text else 0
 
-    def run(self, *, profile: str = "gpu", looks: Sequence[Look] = (), said: list[str] | None = None, **training: Any) -> Trained:
+    def run(
+        self, *, profile: str = "gpu", looks: Sequence[Look] = (), said: list[str] | None = None, give_up: Any = None, **training: Any
+    ) -> Trained:
         """Train once as the body of an asset; its error is raised, what its run was told goes into `said`."""
         parts, done = self.parts(), []
         model = parts.catalogue.models["tiny_cancellations"]
@@ -72,7 +79,9 @@ class World:
             with parts.ledger.measure(model=model.name, stage="model/trained", run_id=context.run.run_id) as meter:
                 step = Step(context, parts, meter)
                 with hold_training(step, KEY) as folder:
-                    done.append(train(step, TrainingJob(model, self.data, profile, program=FAKE), folder, looks=looks))
+                    done.append(
+                        train(step, TrainingJob(model, self.data, profile, program=self.program), folder, looks=looks, give_up=give_up)
+                    )
             return dg.MaterializeResult(metadata={})
 
         with dg.DagsterInstance.ephemeral() as instance:
@@ -87,5 +96,5 @@ class World:
 
 if __name__ == "__main__":
     leases.LEASE_SECONDS = SHORT_SECONDS
-    trained = World(Path(sys.argv[1])).run(profile=sys.argv[2])
+    trained = World(Path(sys.argv[1])).run(profile=sys.argv[2], **json.loads(sys.argv[3]))
     print(json.dumps([attempt["outcome"] for attempt in trained.attempts]))

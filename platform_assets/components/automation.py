@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.jobs import MODEL_TAG, build_monitor_job, build_train_job, build_train_schedule
+from platform_assets.components.jobs import MODEL_TAG, build_monitor_job, build_sweep_jobs, build_train_job, build_train_schedule
 from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
@@ -28,10 +28,11 @@ def build_automation(parts: Parts) -> dg.Definitions:
     catalogue = parts.catalogue
     train = {name: build_train_job(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()}
     monitor = [build_monitor_job(model) for model in catalogue.models.values()]
+    sweeps = [job for model in catalogue.models.values() for job in build_sweep_jobs(model)]
     schedules = [schedule for name, model in catalogue.models.items() if (schedule := build_train_schedule(model, train[name]))]
     jobs = list(train.values())
     sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs)] if jobs else []
-    return dg.Definitions(jobs=[*jobs, *monitor], schedules=schedules, sensors=sensors)
+    return dg.Definitions(jobs=[*jobs, *monitor, *sweeps], schedules=schedules, sensors=sensors)
 
 
 def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:

@@ -27,6 +27,18 @@ def build_monitor_job(model: ModelSpec) -> UnresolvedAssetJobDefinition:
     return _build_job(keys.monitor_job(model.name), monitored, model, "From the production log to a retraining verdict.")
 
 
+def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
+    """Build the job of one trial, and the one that makes a release of what is trained; none where no search space is declared."""
+    if not model.training.search:
+        return []
+    states = keys.MODEL_STATES
+    made = [keys.model_key(model.name, state) for state in states[states.index("trained") : states.index("release") + 1]]
+    return [
+        _build_job(keys.sweep_job(model.name), [keys.model_key(model.name, keys.SWEEP)], model, "One trial of the declared search."),
+        _build_job(keys.release_job(model.name), made, model, "From the best network on the last training set to a release."),
+    ]
+
+
 def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition | None:
     """Build the declared schedule of a model's training; None where none is declared."""
     if model.retraining.schedule is None:

@@ -11,7 +11,7 @@ import dagster as dg
 from dagster.components.scaffold.scaffold import scaffold_with
 
 from platform_assets import keys
-from platform_assets.components import monitoring_steps, release_steps, serving_steps, training_steps
+from platform_assets.components import monitoring_steps, release_steps, serving_steps, teacher_steps, training_steps
 from platform_assets.components.scaffold import ModelScaffolder
 from platform_assets.components.step import Outcome, Step, build_step
 from platform_assets.components.tree import catalogue_of
@@ -41,7 +41,7 @@ class State:
 
 LIFE = (
     State("training_set", training_steps.make_training_set, None, "Features as of each event's time, split in time order.", ("feast",)),
-    State("trained", training_steps.train_teacher, "training_set", "The declared network, trained in a process of its own.", ("pytorch",)),
+    State("trained", teacher_steps.train_teacher, "training_set", "The declared network, trained in a process of its own.", ("pytorch",)),
     State(
         "candidates", training_steps.search_candidates, "trained", "Compressed variants, measured on this CPU.", ("onnx",),
         training_steps.CANDIDATE_CHECKS, blocking=False,
@@ -66,6 +66,15 @@ LIFE = (
 )  # fmt: skip
 
 
+SWEEP = State(
+    keys.SWEEP,
+    teacher_steps.run_trial,
+    "training_set",
+    "One trial of the declared search each time; the best goes on as `trained`.",
+    ("optuna",),
+)
+
+
 def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinition]:
     """Build every asset of one model, each bound to its profile."""
     model, dataset = catalogue.models[name], catalogue.dataset_of(name)
@@ -74,7 +83,7 @@ def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinit
         build_step(
             keys.model_key(model.name, state.name),
             partial(state.work, model, dataset),
-            deps=[keys.model_key(model.name, state.after)] if state.after else sources,
+            deps=_deps(model, state) or sources,
             group=keys.model_group(model.name),
             owner=model.owner,
             description=state.text,
@@ -85,8 +94,15 @@ def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinit
             binding=_bind(model, state.name, catalogue),
             blocking=state.blocking,
         )
-        for state in LIFE
+        for state in (*LIFE, *([SWEEP] if model.training.search else []))
     ]
+
+
+def _deps(model: ModelSpec, state: State) -> list[list[str]]:
+    after = [state.after] if state.after else []
+    if state.name == "trained" and model.training.search:
+        after.append(keys.SWEEP)
+    return [keys.model_key(model.name, name) for name in after]
 
 
 def _bind(model: ModelSpec, state: str, catalogue: Catalogue) -> Binding:

@@ -33,6 +33,7 @@ GiveUp = Callable[[], str | None]
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 1.0
 _LAST_WORDS = 4000
+_FORGET_SECONDS = 30 * 86400.0
 
 
 @dataclass
@@ -58,7 +59,7 @@ def describe_attempts(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 @contextmanager
 def hold_training(step: Step, key: str) -> Iterator[TrainingFolder]:
     """Hold the folder of a training alone; where another run does, wait for it, and go on with what it leaves."""
-    from resources.trainings import TrainingFolder
+    from resources.trainings import TrainingFolder, sweep
 
     told: set[str] = set()
 
@@ -68,7 +69,10 @@ def hold_training(step: Step, key: str) -> Iterator[TrainingFolder]:
             step.say(f"{holder} follows this very training ({key}); this run waits for it and takes its result.")
         step.parts.watcher.note(f"waiting for {holder}")
 
-    folder = TrainingFolder(step.parts.settings.home.trainings / key)
+    trainings = step.parts.settings.home.trainings
+    for name in sweep(trainings, older_than_seconds=_FORGET_SECONDS):
+        step.say(f"Removed {trainings / name}: that training came to nothing, and nobody has asked for it for a month.")
+    folder = TrainingFolder(trainings / key)
     with folder.hold(f"run {step.context.run.run_id}", waiting=waiting):
         yield folder
 
@@ -84,9 +88,10 @@ def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequen
 
 class _Supervisor:
     def __init__(self, step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look], give_up: GiveUp | None) -> None:
-        self._step, self._job, self._folder, self._looks, self._give_up = step, job, folder, looks, give_up
+        self._step, self._job, self._folder, self._looks, self._why_stop = step, job, folder, looks, give_up
         self._compute = step.parts.catalogue.compute
         self._metered = job.profile
+        self._declared = Try(job.profile, job.model.training.micro_batches)
 
     def run(self) -> Trained:
         training = self._job.model.training
@@ -100,6 +105,7 @@ class _Supervisor:
             else:
                 tried = Try(attempt.how["profile"], attempt.how["micro_batches"])
                 ended = self._attach(attempt)
+                tried = tried if tried.profile in self._compute.profiles else self._declared
             done.attempts.append({"number": attempt.number, **attempt.how, **asdict(ended)})
             answer = self._decide(ended, tried, starts=starts)
             if answer is None:
@@ -127,14 +133,17 @@ class _Supervisor:
 
     def _first_try(self) -> Try:
         """As declared; where an earlier run of the same declaration had to make do with less memory, as that one."""
-        declared = Try(self._job.profile, self._job.model.training.micro_batches)
         attempts = self._folder.attempts()
-        if not attempts or attempts[-1].how["declared"] != asdict(declared):
-            return declared
+        if (
+            not attempts
+            or attempts[-1].how["declared"] != asdict(self._declared)
+            or attempts[-1].how["profile"] not in self._compute.profiles
+        ):
+            return self._declared
         last = Try(attempts[-1].how["profile"], attempts[-1].how["micro_batches"])
         ended = attempts[-1].ended()
-        if ended is None or ended["outcome"] != OUT_OF_MEMORY or last.profile not in self._compute.profiles:
-            return last if last.profile in self._compute.profiles else declared
+        if ended is None or ended["outcome"] != OUT_OF_MEMORY:
+            return last
         answer = self._decide(Exit(**ended), last, starts=0)
         return answer.next if isinstance(answer, Retry) else last
 
@@ -159,7 +168,7 @@ class _Supervisor:
         placement = self._begin(tried.profile)
         with leased(self._step, self._job.model, placement) as (lease, waited):
             how = {
-                **asdict(tried), "declared": asdict(Try(self._job.profile, self._job.model.training.micro_batches)),
+                **asdict(tried), "declared": asdict(self._declared),
                 "run_id": self._step.context.run.run_id, "began": time.time(), "waited_seconds": waited,
                 "token": lease.token if lease else None, "pool": lease.pool if lease else None, "slots": list(lease.slots) if lease else [],
             }  # fmt: skip
@@ -172,8 +181,7 @@ class _Supervisor:
                 environment = {**child_environment(self._step.parts.settings), **placement.environment(), **variables}
                 devices = devices_of(self._step, lease)
                 program = start(command, attempt.folder, environment={**environment, **devices})
-                pin(program.pid, placement)
-                return attempt, self._follow(program, attempt)[0]
+                return attempt, self._follow(program, attempt, first=lambda: pin(program.pid, placement))[0]
 
     def _attach(self, attempt: Attempt) -> Exit:
         """Follow a trainer that an earlier run has started; it may have ended meanwhile."""
@@ -181,7 +189,8 @@ class _Supervisor:
 
         program = find(attempt.folder)
         now = "which still runs" if program is not None else "which has ended"
-        self._begin(attempt.how["profile"])
+        known = attempt.how["profile"] in self._compute.profiles  # the catalogue may have changed meanwhile
+        self._begin(attempt.how["profile"] if known else self._job.profile)
         self._step.say(f"Attached to start {attempt.number} of run {attempt.how['run_id']}, {now}.")
         attached = time.time()
         try:
@@ -210,7 +219,7 @@ class _Supervisor:
         ):
             yield dict(session.get_bootstrap_env_vars())
 
-    def _follow(self, program: Program, attempt: Attempt) -> tuple[Exit, float]:
+    def _follow(self, program: Program, attempt: Attempt, *, first: Callable[[], object] | None = None) -> tuple[Exit, float]:
         """Wait until the trainer has ended; return how, and its CPU seconds. Whatever ends this wait stops it too, all but a kill."""
         from resources.detached import stop
         from resources.memory import Witness
@@ -218,20 +227,25 @@ class _Supervisor:
         witness = Witness(program.pid)
         token, due = attempt.how["token"], 0.0
         try:
+            if first is not None:
+                first()
             while program.alive:
                 time.sleep(_POLL_SECONDS)
                 if time.monotonic() >= due:
                     due = time.monotonic() + _LOOK_SECONDS
                     witness.look()
                     self._renew(token)
-                    if self._give_up is not None and (why := self._give_up()) is not None:
-                        raise GivenUpError(why)
+                    self._give_up()
         except BaseException:
             if not stop(program, seconds=STOP_SECONDS):
                 self._step.context.log.warning("The trainer had to be killed: it had not ended %.0f s after SIGTERM.", STOP_SECONDS)
             self._note_end(attempt, code=program.code, memory=witness.memory())
             raise
         return self._note_end(attempt, code=program.code, memory=witness.memory()), witness.cpu_seconds
+
+    def _give_up(self) -> None:
+        if self._why_stop is not None and (why := self._why_stop()) is not None:
+            raise GivenUpError(why)
 
     def _renew(self, token: str | None) -> None:
         """Beside the trainer's own heartbeat, which begins late where torchrun is slow to start."""

@@ -1,4 +1,4 @@
-"""Steps from features to measured candidates: training_set, trained, candidates. Torch runs in processes of its own."""
+"""Steps around a training: the set that is learned from, the compressed candidates of what was learned. Torch runs in its own process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +15,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.live import Watched, telemetry_metadata, watching
 from platform_assets.components.onlookers import onlookers, show_progress
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
-from platform_assets.components.training_command import TrainingJob
-from platform_assets.components.training_run import describe_attempts, hold_training, train
 from platform_assets.errors import TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
@@ -35,10 +31,8 @@ from platform_assets.specs.records import (
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement
-    from resources.trainings import TrainingFolder
 
 CODE_VERSION = "1"
-_BASELINE_SECONDS = 20.0
 
 
 @contextmanager
@@ -76,84 +70,6 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
         "read": dg.MetadataValue.json({pin.table: pin.version for pin in (protected, *views.values())}), "reused": known is not None,
     }  # fmt: skip
     return Outcome(record, digest, metadata)
-
-
-def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
-    """Train the declared network in a process of its own, log it to MLflow, set it beside a tuned baseline."""
-    del dataset
-    parts = step.parts
-    training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
-    mark = fingerprint("trained", CODE_VERSION, model.training.learning(), model.target, training_set.digest)
-    data = parts.artefacts.path(training_set.digest)
-    known, mlflow_run = parts.artefacts.recall(mark), None
-    reused = known is not None
-    if known is None:
-        with hold_training(step, f"{model.name}-{mark[:16]}") as place:
-            known = parts.artefacts.recall(mark)  # another run may have stored it while this one waited
-            reused = known is not None
-            if known is None:
-                known, mlflow_run = _train_and_store(model, step, data=data, place=place, mark=mark)
-    digest, note = known
-    result = note["result"]
-    record = Training(
-        digest=digest, training_set=training_set.digest, parameters=result["parameters"],
-        size_bytes=result["size_bytes"], holdout=result["holdout"],
-        calibration=result["calibration"], baseline=note["baseline"], seconds=result["seconds"], warm_start=result.get("warm_start"),
-    )  # fmt: skip
-    folder = parts.artefacts.path(digest)
-    curve = json.loads((folder / "curve.json").read_text())
-    run_id = parts.registry.log_training(
-        model.name, model.training.learning().model_dump(mode="json"),
-        {f"holdout_{name}": value for name, value in record.holdout.items()}, curve,
-        {"training_digest": digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id}, run_id=mlflow_run,
-    )  # fmt: skip
-    shown = {
-        **_training_metadata(model, record, data, folder),
-        **telemetry_metadata(
-            folder, profile=note["profile"], profiles=parts.catalogue.compute.profiles, since=note["attempts"][-1]["began"]
-        ),
-        **describe_attempts(note["attempts"]),
-    }
-    return Outcome(record, digest, {**shown, "reused": reused, "mlflow_run": run_id})
-
-
-def _train_and_store(
-    model: ModelSpec, step: Step, *, data: Path, place: TrainingFolder, mark: str
-) -> tuple[tuple[str, dict[str, Any]], str | None]:
-    """Train and fit the baseline side by side; return the artefact with its note, and the MLflow run that was opened meanwhile."""
-    from platform_assets.stages.evaluation.baseline import fit_baseline
-
-    artefacts, key = step.parts.artefacts, keys.model_key(model.name, "trained")
-    profile, _ = step.parts.catalogue.profile_of(model.name, "trained")
-    watched = Watched(key, model=model.name, tenant=model.tenant)
-    with ThreadPoolExecutor(1) as pool, watching(step, watched, out=place.out) as watch:
-        # The trainer is a process of its own: another core fits the trees meanwhile.
-        fitting = pool.submit(fit_baseline, data, kind=model.target.kind, budget_seconds=_BASELINE_SECONDS)
-        trained = train(step, TrainingJob(model, data, profile), place, looks=[watch.look])
-        baseline = fitting.result()
-    note = {
-        "result": json.loads((place.out / "result.json").read_text()), "baseline": baseline.holdout,
-        "attempts": trained.attempts, "profile": trained.attempts[-1]["profile"],
-    }  # fmt: skip
-    digest = artefacts.put(place.out)
-    artefacts.remember(mark, digest, note)
-    place.remove()
-    return (digest, note), watch.mlflow_run
-
-
-def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: Path) -> dict[str, Any]:
-    from platform_assets.stages.evaluation.pictures import draw_training
-
-    lead = model.leading_metric
-    return {
-        f"holdout_{lead}": record.holdout[lead],
-        f"baseline_{lead}": record.baseline[lead],
-        "parameters": record.parameters,
-        "size_bytes": record.size_bytes,
-        "architecture": f"{model.training.architecture}, width {model.training.width}, depth {model.training.depth}",
-        "seconds": record.seconds,
-        "training": picture(draw_training(folder, data=data, kind=model.target.kind)),
-    }
 
 
 def run_program(step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, placement: Placement) -> None:

@@ -62,6 +62,17 @@ def print_status(value: Mapping[str, Any], console: Console) -> None:
     console.print(f"running: {', '.join(value['running']) or 'nothing'}; state in {value['home']}", soft_wrap=True, highlight=False)
 
 
+def print_sweep(value: Mapping[str, Any], console: Console) -> None:
+    """Print what a search found."""
+    counts = ", ".join(f"{count} {state}" for state, count in value["trials"].items()) or "none"
+    console.print(f"{value['model']}: trials so far: {counts}.", highlight=False)
+    best = value["best"]
+    if best and best["trial"] is not None:
+        values = ", ".join(f"{name}: {chosen}" for name, chosen in best["values"].items())
+        console.print(f"Best: trial {best['trial']}, {value['metric']} {best['value']:.4f} with {values}.", highlight=False)
+    console.print(value["sentence"], highlight=False)
+
+
 def print_spending(value: Mapping[str, Any], console: Console) -> None:
     """Print a month's spend against budget: every tenant, and below it its models; then the profiles that do not fit."""
     table = Table(

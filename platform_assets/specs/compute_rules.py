@@ -89,6 +89,9 @@ def check_training(training: TrainingSpec) -> Iterator[Fault]:
         yield Fault("", "training.options", f"options go with architecture custom, this one is {training.architecture}")
     for field, space in training.search.items():
         yield from _check_space(f"training.search.{field}", field, space)
+        if field in SEARCHABLE and not _holds(space, getattr(training, field)):
+            message = f"the declared {field}, {getattr(training, field)!r}, is the first trial and must be among what is searched"
+            yield Fault("", f"training.search.{field}", message)
 
 
 def _check_space(where: str, field: str, space: RangeSpec | tuple[bool | float | str, ...]) -> Iterator[Fault]:
@@ -106,6 +109,10 @@ def _check_space(where: str, field: str, space: RangeSpec | tuple[bool | float |
             yield Fault("", where, f"low {space.low:g} is not below high {space.high:g}")
         if space.log and space.low <= 0:
             yield Fault("", where, f"log needs numbers above nil, found low {space.low:g}")
+
+
+def _holds(space: RangeSpec | tuple[bool | float | str, ...], value: Any) -> bool:
+    return space.low <= value <= space.high if isinstance(space, RangeSpec) else value in space
 
 
 def _check_value(where: str, field: str, value: object) -> Iterator[Fault]:

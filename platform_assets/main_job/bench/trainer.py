@@ -142,9 +142,11 @@ def _train(folder: Path, plan: TrainingPlan, run: RunPlan, *, processes: int = 1
         work = Path(name)
         (work / "run.json").write_text(json.dumps(asdict(run)))
         spec = _write_plan(work / "spec.json", plan)
-        start = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        # Without the `--` torchrun reads our --run as its own --run-path.
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+        start = ["-m"] if processes == 1 else torchrun
         command = [
-            sys.executable, *start, "-m", "platform_assets.stages.training", "--data", str(folder / data), "--spec", str(spec),
+            sys.executable, *start, "platform_assets.stages.training", "--data", str(folder / data), "--spec", str(spec),
             "--run", str(work / "run.json"), "--out", str(work / "out"), "--cache", str(folder / "cache"),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -17,10 +17,11 @@ from dagster import DagsterExecutionInterruptedError
 from supervised import SHORT_SECONDS, TESTS, World
 
 from platform_assets.components.training_run import describe_attempts
-from platform_assets.errors import LeaseError, TrainingError
+from platform_assets.errors import GivenUpError, LeaseError, TrainingError
 from platform_assets.specs.leases import GPU_POOL, LeaseAsk
 from resources import detached
 from resources.leases import LEASE_SECONDS
+from tests.unit.networks.tiny import TABULAR, tabular, write_set
 
 
 def wait_for(condition, *, seconds: float = 30.0, what: str = "it") -> None:
@@ -43,9 +44,9 @@ def world(tmp_path, request):
             continue
 
 
-def start_run(world: World, profile: str = "gpu") -> subprocess.Popen[str]:
+def start_run(world: World, profile: str = "gpu", **training: int) -> subprocess.Popen[str]:
     """A Dagster process of its own."""
-    command = [sys.executable, str(TESTS / "supervised.py"), str(world.root), profile]
+    command = [sys.executable, str(TESTS / "supervised.py"), str(world.root), profile, json.dumps(training)]
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS.parent)
 
@@ -238,6 +239,14 @@ def test_a_look_that_fails_stops_nothing(tmp_path, monkeypatch):
     assert outcomes(World(tmp_path, [{}]).run(looks=[look])) == [("finished", "gpu", 1)]
 
 
+def test_a_hopeless_training_is_stopped_and_gives_its_gpus_back(tmp_path):
+    world = World(tmp_path, [{"steps": 2000, "pause": 0.03}])
+    with pytest.raises(GivenUpError, match="behind the others"):
+        world.run(give_up=lambda: "behind the others" if world.out.joinpath("starts.jsonl").exists() else None)
+    assert not alive(world.starts()[0]["pid"])
+    assert world.parts().leases.held(GPU_POOL) == []
+
+
 def test_a_training_waits_in_turn_for_its_gpus_and_says_so(tmp_path):
     world, said = World(tmp_path, [{"steps": 3}]), []
     leases = world.parts().leases
@@ -282,3 +291,41 @@ def test_the_key_stays_free_for_the_next_when_the_folder_is_removed(tmp_path):
         world.folder.remove()
     assert list(world.home.trainings.iterdir()) == []
     world.run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [None], indirect=True)
+def test_the_real_trainer_survives_dagster_saves_when_its_run_is_terminated_and_goes_on(world):
+    """One training of the real program: Dagster is killed, a new run attaches and is terminated, a third one brings it to its end."""
+    write_set(world.data, tabular(), TABULAR)
+    epochs = 1500
+
+    def epoch() -> int:
+        lines = (world.out / "progress.jsonl").read_text().splitlines() if (world.out / "progress.jsonl").exists() else []
+        return sum('"train/epoch"' in line for line in lines)
+
+    first = start_run(world, epochs=epochs)
+    wait_for(lambda: epoch() > 3 or first.poll() is not None, seconds=120, what="the training")
+    first.kill()
+    first.communicate()
+    known = epoch()
+    wait_for(lambda: epoch() > known + 20, seconds=60, what="progress without Dagster")
+
+    looks, said = [], []
+
+    def press_the_button(out: Path) -> None:
+        looks.append(out)
+        if len(looks) == 1 and not (out / "exit.json").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(DagsterExecutionInterruptedError):
+        world.run(epochs=epochs, looks=[press_the_button], said=said)
+    assert any("Attached to start 1" in text and "still runs" in text for text in said)
+    ended = world.folder.attempts()[-1].ended()
+    assert (ended["outcome"], ended["code"]) == ("preempted", 75)
+    trained = world.run(epochs=epochs)
+    assert outcomes(trained) == [("finished", "gpu", 1)]
+    assert trained.attempts[0]["number"] == 2
+    assert trained.attempts[0]["restored_from"] == ended["step"], "no step is done twice"
+    assert trained.attempts[0]["lost_steps"] == 0
+    assert len(json.loads((world.out / "curve.json").read_text())) == epochs
