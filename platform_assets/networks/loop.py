@@ -194,6 +194,7 @@ class Loop:
         loss = total(float(self._losses), fabric=self._course.fabric) / self._feed.steps
         if not (math.isfinite(loss) and self._finite_weights()):
             raise _NotFiniteError
+        self._course.figures.loss = loss
         pace = self._pace()
         if self._average is not None:
             self._average.swap()

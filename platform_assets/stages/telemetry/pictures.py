@@ -143,9 +143,11 @@ def _series(rank: Sequence[Sample], times: _Times, figure: Callable[[Sample], fl
         at, values = _thin(at, values)
     place = (at - times.start) / times.scale
     line = np.interp(times.grid, place, values)
-    apart = np.median(np.diff(place)) if len(place) > 1 else np.inf
+    apart = np.median(np.diff(place)) if len(place) > 1 else 0.0
+    near = (times.grid[1] - times.grid[0]) / 2 + 1e-9
     nearest = np.abs(times.grid[:, None] - place[None, :]).min(axis=1)
-    line[nearest > max(_GAP * apart / 2, times.grid[1] if len(place) > 1 else np.inf)] = np.nan
+    away = nearest > max(_GAP * apart / 2, near)
+    line[away | (times.grid < place[0] - near) | (times.grid > place[-1] + near)] = np.nan
     return line
 
 

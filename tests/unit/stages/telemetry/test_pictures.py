@@ -47,6 +47,14 @@ def test_a_single_sample_without_figures_of_the_loop_can_be_drawn(drawn):
     assert list(drawn([sample(5.0, loss=None, samples_per_second=None, data_wait=None)])) == ["Cores in use", "Memory, GiB"]
 
 
+def test_a_figure_that_came_late_is_not_drawn_from_the_start(drawn):
+    samples = [sample(2.0 * n, loss=0.7 if n == 9 else None, samples_per_second=None if n < 5 else 1000.0) for n in range(10)]
+    panels = drawn(samples)
+    assert np.isnan(panels["Training loss"][0]).tolist() == [True] * 9 + [False]
+    assert np.isnan(panels["Rows a second"][0]).tolist() == [True] * 5 + [False] * 5
+    assert not np.isnan(panels["Cores in use"][0]).any()
+
+
 def test_a_line_breaks_where_nothing_ran_also_when_it_is_thinned(drawn):
     times = [2.0 * n for n in range(900)] + [10_000 + 2.0 * n for n in range(900)]
     rate = drawn([sample(at) for at in times])["Rows a second"][0]
