@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.tiny import DATASET, HISTORY_ROWS, LIVE_ROWS, MODEL, Finished
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import DriftPointer, Release, RolloutVerdict
+from platform_assets.specs.spending import Month
 from platform_assets.stages.datasets.simulator import simulate
 from platform_assets.stages.release.scoring import score_bundle
 from platform_assets.stages.serving.traffic import read_state
@@ -153,6 +155,30 @@ def test_the_ledger_has_the_seconds_of_every_step(finished: Finished) -> None:
     totals = SqliteLedger(finished.tiny.home.state).totals()
     stages = {row["stage"] for row in totals if row["wall_seconds"] > 0}
     assert {f"model/{state}" for state in keys.MODEL_STATES} | {f"dataset/{state}" for state in keys.DATASET_STATES} <= stages
+
+
+def test_each_training_was_watched_and_shows_what_it_used(finished: Finished) -> None:
+    key = dg.AssetKey(keys.model_key(MODEL, "trained"))
+    with finished.tiny.instance() as instance:
+        shown = instance.get_latest_materialization_event(key).asset_materialization.metadata
+        observed = [record.event_log_entry for record in instance.fetch_observations(key, limit=100).records]
+        runs = {run.run_id for run in instance.get_runs(filters=dg.RunsFilter(job_name=keys.train_job(MODEL)))}
+    assert {"machine", "operators", "data_wait", "right_sizing"} <= set(shown)
+    assert "aten::" in shown["operators"].value
+    assert {entry.run_id for entry in observed} == runs
+    assert all(entry.asset_observation.metadata["memory_gib"].value > 0.1 for entry in observed)
+    used = [
+        entry.used
+        for entry in finished.tiny.parts.ledger.entries(Month.of(time.time()))
+        if (entry.stage, entry.outcome) == ("model/trained", "done")
+    ]
+    assert len(used) == len(runs)
+    assert all(one.peak_memory_bytes > 1e8 and one.gpus == 0 for one in used)
+    assert not list(finished.tiny.home.metrics.glob("*.prom"))
+    client = finished.tiny.parts.registry._connect()
+    logged = client.get_run(shown["mlflow_run"].value)
+    assert logged.info.status == "FINISHED"
+    assert {"system/cores", "system/memory_gib", "live/samples_per_second"} <= set(logged.data.metrics)
 
 
 def test_every_live_event_was_answered_once_and_labelled(finished: Finished) -> None:
