@@ -22,6 +22,10 @@ TABULAR = FeatureSchema(
     ),
     target="label", classes=("0", "1"), key="key", event_time="at",
 )  # fmt: skip
+REVIEWS = FeatureSchema(
+    (Feature("review", "text", "view", "key"), Feature("channel", "category", "view", "key"), Feature("price", "numeric", "view", "key")),
+    "label", ("0", "1"), "key", "at",
+)  # fmt: skip
 PICTURES = FeatureSchema((Feature("image", "image", "view", "key", 64),), "label", ("a", "b", "c"), "key", "at")
 
 
@@ -60,6 +64,21 @@ def pictures(rows: int = 120, *, seed: int = 0) -> pa.Table:
     )
 
 
+def reviews(rows: int = 200, *, seed: int = 0) -> pa.Table:
+    """Guests' words, English and Arabic, that say what the label is."""
+    rng = np.random.default_rng(seed)
+    words = {0: ["clean", "quiet", "kind", "نظيفة", "هادئة"], 1: ["dirty", "noisy", "rude", "قذرة", "صاخبة"]}
+    label = rng.integers(0, 2, rows)
+    said = [
+        " ".join(rng.permutation(["the room was", *rng.choice(words[int(kind)], 3), *rng.choice(["hotel", "breakfast!", "\n"], 2)]))
+        for kind in label
+    ]
+    return pa.table({
+        "review": pa.array([None if rng.random() < 0.05 else text for text in said]), "channel": rng.choice(["web", "desk"], rows).tolist(),
+        "price": pa.array(rng.gamma(4, 25, rows)), "label": label.astype(str).tolist(),
+    })  # fmt: skip
+
+
 def write_set(folder: Path, table: pa.Table, schema: FeatureSchema, *, train: float = 0.6, shard_rows: int = 50) -> Path:
     first, second = int(table.num_rows * train), int(table.num_rows * (1 + train) / 2)
     parts = {"train": [table[:first]], "calibration": [table[first:second]], "holdout": [table[second:]]}
@@ -68,11 +87,15 @@ def write_set(folder: Path, table: pa.Table, schema: FeatureSchema, *, train: fl
 
 
 def plan(architecture: str, *, kind: str = "binary", epochs: int = 2, seed: int = 3) -> TrainingPlan:
-    return TrainingPlan(architecture, kind, width=16, depth=2, heads=2, epochs=epochs, batch_size=16, seed=seed, threads=1)
+    return TrainingPlan(
+        architecture, kind, width=16, depth=2, heads=2, max_tokens=16, vocabulary=200, epochs=epochs, batch_size=16, seed=seed, threads=1
+    )  # fmt: skip
 
 
 CASES = {
     "tabular_transformer": (tabular, TABULAR, "binary"),
     "tabular_mlp": (tabular, TABULAR, "binary"),
     "vision_transformer": (pictures, PICTURES, "multiclass"),
+    "convolutional": (pictures, PICTURES, "multiclass"),
+    "text_transformer": (reviews, REVIEWS, "binary"),
 }
