@@ -85,13 +85,13 @@ def test_the_declared_teacher_is_at_most_a_hundredth_behind_tuned_trees_and_its_
     from platform_assets.networks.checkpoint import load_trained
     from platform_assets.networks.export import export_onnx
     from platform_assets.stages.evaluation.baseline import fit_baseline
-    from platform_assets.stages.training.work import train
+    from tests.unit.stages.training.starts import train_here
 
     parts, instance = chain
     data = parts.artefacts.path(latest_record(instance, keys.model_key(MODEL, "training_set"), TrainingSet).digest)
     plan = from_mapping(TrainingPlan, {**parts.catalogue.models[MODEL].training.learning().model_dump(mode="json"), "kind": "binary"})
     with open_progress(tmp_path) as progress:
-        result = train(data, plan=plan, out=tmp_path, warm=None, report=progress)
+        result = train_here(data, plan=plan, out=tmp_path, report=progress)
     baseline = fit_baseline(data, kind="binary", budget_seconds=20)
     assert result.holdout["auroc"] >= baseline.holdout["auroc"] - 0.01
     assert result.parameters < 40_000

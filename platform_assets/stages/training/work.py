@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
-from platform_assets.networks.companions import place_here
+from platform_assets.networks.companions import Figures, place_here
 from platform_assets.networks.conditions import conditions_here, note_conditions
 from platform_assets.networks.feed.cache import ShardCache
 from platform_assets.networks.feed.encoded import encode_splits, fit_once
@@ -26,33 +26,36 @@ from platform_assets.networks.loop import Course, Loop
 from platform_assets.networks.program import use_threads
 from platform_assets.networks.shards import read_schema
 from platform_assets.networks.snapshots import seed_chance, take_module
+from platform_assets.networks.stopping import Stop
+from platform_assets.networks.trail import Trail
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from platform_assets.networks.companions import Figures, Report
+    from platform_assets.networks.companions import Report
     from platform_assets.networks.plans import RunPlan, TrainingPlan
-    from platform_assets.networks.stopping import Stop
-    from platform_assets.networks.trail import Trail
 
 JUDGED = ("calibration", "holdout")
 IMAGE_WARP = 0.5  # accuracy on the 8 by 8 digits after 60 epochs: 0.978 unwarped, 0.982 at 0.7, 0.960 at 1.2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Journey:
-    """Where a training reads and writes, whom it tells, and who may stop it."""
+    """Where a training reads and writes, whom it tells, and who may stop it.
+
+    `cache` is this node's folder of encoded shards; within `out`, it goes when the training is whole.
+    """
 
     data: Path
     out: Path
-    warm: Path | None
+    report: Report
     cache: Path
     cache_bytes: int
-    report: Report
-    stop: Stop
-    trail: Trail
-    figures: Figures
+    warm: Path | None = None
+    stop: Stop = field(default_factory=Stop)
+    trail: Trail = field(default_factory=Trail)
+    figures: Figures = field(default_factory=Figures)
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ from platform_assets.stages.compression import search as room
 from platform_assets.stages.compression.measure import INVARIANCE, feeds, judge, open_session
 from platform_assets.stages.compression.methods import CompressionRefusedError
 from platform_assets.stages.compression.search import search
-from platform_assets.stages.training.work import train
-from tests.unit.networks.tiny import CASES, Silent, plan, write_set
+from tests.unit.networks.tiny import CASES, plan, write_set
+from tests.unit.stages.training.starts import train_here
 
 ALL = ("distil", "prune", "int8", "distil+int8", "prune+int8")
 
 
-@pytest.fixture(scope="module", params=["tabular_transformer", "vision_transformer"])
+@pytest.fixture(scope="module", params=["tabular_transformer", "convolutional", "text_transformer"])
 def trained(request, tmp_path_factory):
     make, schema, kind = CASES[request.param]
     root = tmp_path_factory.mktemp(request.param)
     data = write_set(root / "data", make(), schema)
-    train(data, plan=plan(request.param, kind=kind), out=root / "training", warm=None, report=Silent())
+    train_here(data, plan=plan(request.param, kind=kind), out=root / "training")
     return root / "training", data, CompressionPlan(kind, student_width=32, student_epochs=2)
 
 

@@ -8,8 +8,8 @@ import pytest
 from platform_assets.specs.records import Candidate
 from platform_assets.stages.evaluation.baseline import fit_baseline
 from platform_assets.stages.evaluation.pictures import calibration_points, draw_frontier, draw_training
-from platform_assets.stages.training.work import train
-from tests.unit.networks.tiny import CASES, Silent, plan, write_set
+from tests.unit.networks.tiny import CASES, plan, write_set
+from tests.unit.stages.training.starts import train_here
 
 
 @pytest.mark.parametrize("case", ["tabular_mlp", "vision_transformer"])
@@ -19,7 +19,7 @@ def test_a_training_has_a_baseline_and_a_picture(tmp_path, case):
     baseline = fit_baseline(data, kind=kind, budget_seconds=0)
     assert baseline.tried == 1
     assert 0 <= baseline.holdout["accuracy"] <= 1
-    train(data, plan=plan(case, kind=kind, epochs=1), out=tmp_path / "out", warm=None, report=Silent())
+    train_here(data, plan=plan(case, kind=kind, epochs=1), out=tmp_path / "out")
     assert draw_training(tmp_path / "out", data=data, kind=kind).startswith(b"\x89PNG")
 
 

@@ -15,8 +15,8 @@ from platform_assets.errors import TrainingError
 from platform_assets.networks.checkpoint import load_trained
 from platform_assets.networks.plans import CompressionPlan, TrainingPlan
 from platform_assets.specs.model import CompressionSpec, LearningSpec
-from platform_assets.stages.training.work import train
-from tests.unit.networks.tiny import CASES, TABULAR, Silent, plan, tabular, write_set
+from tests.unit.networks.tiny import CASES, TABULAR, plan, tabular, write_set
+from tests.unit.stages.training.starts import train_here
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def _two_epochs_leave_the_threads_alone():
 def test_each_architecture_learns_a_tiny_set(tmp_path, architecture):
     make, schema, kind = CASES[architecture]
     data = write_set(tmp_path / "data", make(), schema)
-    result = train(data, plan=plan(architecture, kind=kind, epochs=10), out=tmp_path / "out", warm=None, report=Silent())
+    result = train_here(data, plan=plan(architecture, kind=kind, epochs=10), out=tmp_path / "out")
     curve = json.loads((tmp_path / "out" / "curve.json").read_text())
     assert len(curve) == 10
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
@@ -41,7 +41,7 @@ def test_each_architecture_learns_a_tiny_set(tmp_path, architecture):
 def test_the_same_seed_gives_equal_weights_and_another_seed_others(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        train(data, plan=plan("tabular_mlp", seed=seed), out=tmp_path / name, warm=None, report=Silent())
+        train_here(data, plan=plan("tabular_mlp", seed=seed), out=tmp_path / name)
     weights = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["first.weight"] for name in "abc"]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -49,8 +49,8 @@ def test_the_same_seed_gives_equal_weights_and_another_seed_others(tmp_path):
 
 def test_a_warm_start_takes_the_earlier_weights_over(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
-    train(data, plan=plan("tabular_mlp"), out=tmp_path / "a", warm=None, report=Silent())
-    result = train(data, plan=plan("tabular_mlp"), out=tmp_path / "b", warm=tmp_path / "a" / "checkpoint.pt", report=Silent())
+    train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "a")
+    result = train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "b", warm=tmp_path / "a" / "checkpoint.pt")
     assert math.isclose(result.warm_share, 1.0)
 
 
@@ -58,7 +58,7 @@ def test_a_loss_that_is_no_number_is_an_error_with_a_hint(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
     wild = TrainingPlan(**{**asdict(plan("tabular_mlp", epochs=3)), "learning_rate": 1e30})
     with pytest.raises(TrainingError, match="learning_rate"):
-        train(data, plan=wild, out=tmp_path / "out", warm=None, report=Silent())
+        train_here(data, plan=wild, out=tmp_path / "out")
     assert not (tmp_path / "out" / "result.json").exists()
 
 
@@ -66,7 +66,7 @@ def test_heads_that_do_not_divide_the_width_are_named(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
     odd = TrainingPlan(**{**asdict(plan("tabular_transformer")), "heads": 3})
     with pytest.raises(TrainingError, match="heads"):
-        train(data, plan=odd, out=tmp_path / "out", warm=None, report=Silent())
+        train_here(data, plan=odd, out=tmp_path / "out")
 
 
 def test_the_plans_mirror_the_declarations():
@@ -98,7 +98,7 @@ def test_the_program_runs_where_no_library_of_the_platform_is(tmp_path):
     arguments = ["--data", str(data), "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "progress.jsonl").read_text().splitlines()]
-    assert steps == ["train/epoch", "train/done"]
+    assert [step for step in steps if step != "train/checkpoint"] == ["train/feed", "train/epoch", "train/done"]
 
 
 def test_a_wrong_plan_is_one_sentence(tmp_path):
