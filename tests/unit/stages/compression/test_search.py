@@ -16,7 +16,7 @@ from platform_assets.stages.compression import search as room
 from platform_assets.stages.compression.measure import INVARIANCE, feeds, judge, open_session
 from platform_assets.stages.compression.methods import CompressionRefusedError
 from platform_assets.stages.compression.search import search
-from tests.unit.networks.tiny import CASES, plan, write_set
+from tests.unit.networks.tiny import CASES, Silent, plan, write_set
 from tests.unit.stages.training.starts import train_here
 
 ALL = ("distil", "prune", "int8", "distil+int8", "prune+int8")
