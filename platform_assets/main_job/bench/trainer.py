@@ -51,6 +51,7 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
         if not quick:
             found += _compare_checkpointing(folder)
             found += _compare_memory(folder)
+            found += _measure_gpu(console)
     return found
 
 
@@ -134,6 +135,24 @@ def _compare_memory(folder: Path) -> list[Row]:
             against="1x",
         ),
     ]
+
+
+def _measure_gpu(console: Console) -> list[Row]:
+    """Left out where there is no GPU: a figure that was not measured is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        console.print("no GPU is at hand: its row is left out")
+        return []
+    figures = run_contestant("platform_assets.stages.training.gpu_figures", ["--compile"])
+    what = f"text transformer of {figures['weights'] / 1e6:.0f}M weights, bf16, sequence {figures['sequence']:.0f}"
+    return [
+        judge_row(
+            f"{what}, model FLOP utilisation", value=round(figures["model_flop_utilisation"], 3), unit="x", must=0.45, aim=0.55,
+            better="higher", against="the card's measured bf16 matrix rate",
+        ),
+        judge_row(f"{what}, data wait", value=round(100 * figures["data_wait"], 2), unit="%", must=2.0, better="lower"),
+    ]  # fmt: skip
 
 
 def _train(folder: Path, plan: TrainingPlan, run: RunPlan, *, processes: int = 1, data: str = "data") -> dict[str, float]:
