@@ -96,6 +96,24 @@ class TrainingFolder:
         shutil.rmtree(self.root)
 
 
+def sweep(trainings: Path, *, older_than_seconds: float) -> list[str]:
+    """Remove folders of trainings that came to nothing and that nobody has touched for so long; return their names."""
+    from resources.detached import find
+
+    gone = []
+    for root in sorted(path for path in trainings.glob("*") if path.is_dir()):
+        touched = max(path.stat().st_mtime for path in (root, *root.glob("*"), *root.glob("*/*")))
+        if time.time() - touched < older_than_seconds or any(find(attempt.folder) for attempt in TrainingFolder(root).attempts()):
+            continue
+        lock = root.with_name(f"{root.name}.lock")
+        with lock.open("a+") as file:
+            if _lock(file) and _is_still(lock, file):
+                shutil.rmtree(root)
+                lock.unlink()
+                gone.append(root.name)
+    return gone
+
+
 def _lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

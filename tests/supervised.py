@@ -25,7 +25,7 @@ from resources.trainings import TrainingFolder
 TESTS = Path(__file__).parent
 DEFS = TESTS / "pipeline" / "defs"
 FAKE = (sys.executable, str(TESTS / "fake_trainer.py"))
-SHORT_SECONDS = 1.5  # a lease's time to live in processes of their own
+SHORT_SECONDS = 2.5  # a lease's time to live in processes of their own
 KEY = "tiny-0123456789abcdef"
 
 

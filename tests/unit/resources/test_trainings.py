@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.trainings import TrainingFolder
+from resources.detached import start, stop
+from resources.trainings import TrainingFolder, sweep
 
 HOLD = "from pathlib import Path; from resources.trainings import TrainingFolder; import sys, time\nwith TrainingFolder(Path(sys.argv[1])).hold('first', waiting=print): print('held', flush=True); time.sleep(60)"
 
@@ -80,3 +82,19 @@ def test_who_waited_for_a_training_that_was_stored_holds_a_lock_that_newcomers_s
         order.append("newcomer in")
     waiter.join()
     assert order == ["waiter in", "waiter out", "newcomer in"]
+
+
+def test_only_old_folders_that_nobody_uses_are_swept(folder):
+    trainings, old = folder.root.parent, time.time() - 100
+    for name in ("old", "held", "running", "fresh"):
+        attempt = TrainingFolder(trainings / name).new_attempt({})
+        if name == "running":
+            program = start([sys.executable, "-c", "import time; time.sleep(60)"], attempt.folder, environment=os.environ)
+        for path in [*(trainings / name).rglob("*"), trainings / name]:
+            os.utime(path, (old, old) if name != "fresh" else None)
+    try:
+        with TrainingFolder(trainings / "held").hold("somebody", waiting=print):
+            assert sweep(trainings, older_than_seconds=50) == ["old"]
+        assert sorted(path.name for path in trainings.iterdir() if path.is_dir()) == ["fresh", "held", "running"]
+    finally:
+        stop(program, seconds=5)
