@@ -45,7 +45,7 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
         folder = Path(name)
         console.print(f"training, {rows:,} rows of {NUMBERS} numbers and {CATEGORIES} categories, {THREADS} threads ...")
         write_rows(folder / "data", rows=rows)
-        found = _compare_speed(folder, _MLP, epochs=3, repeats=repeats, against_data_loader=True)
+        found = _compare_speed(folder, _MLP, epochs=2, repeats=repeats, against_data_loader=True)
         found += _compare_speed(folder, _TRANSFORMER, epochs=2 if quick else 1, repeats=repeats, against_data_loader=False)
         found += _compare_processes(folder, repeats=repeats)
         if not quick:
@@ -84,7 +84,7 @@ def _compare_speed(folder: Path, network: dict[str, Any], *, epochs: int, repeat
 
 
 def _compare_processes(folder: Path, *, repeats: int) -> list[Row]:
-    plan = _plan(_MLP, epochs=3)
+    plan = _plan(_MLP, epochs=2)
     found = interleave(
         {"one": partial(_train, folder, plan, RunPlan()), "two": partial(_train, folder, plan, RunPlan(), processes=2)}, repeats=repeats
     )
@@ -104,10 +104,10 @@ def _compare_processes(folder: Path, *, repeats: int) -> list[Row]:
 
 
 def _compare_checkpointing(folder: Path) -> list[Row]:
-    """Sixteen epochs take more than a minute, so that checkpoints every 30 s come twice at least."""
-    plan = _plan(_MLP, epochs=16)
+    """Eight epochs take more than a minute, so that checkpoints every 30 s come twice at least."""
+    plan = _plan(_MLP, epochs=8)
     runs = {name: partial(_train, folder, plan, RunPlan(checkpoint_seconds=every)) for name, every in (("on", 30.0), ("off", _NEVER))}
-    found = interleave(runs, repeats=3)
+    found = interleave(runs, repeats=2)
     slower = found["off"]["samples_per_second_mean"] / found["on"]["samples_per_second_mean"] - 1
     return [
         judge_row(
