@@ -58,7 +58,7 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
         parts.registry.set_alias(model.name, "challenger", None)
     gain = _measure_gain(model, step, release=release, verdict=verdict)
     outcome = gain.outcome if gain else "helped" if verdict.outcome == "live" else "did_not_help"
-    why = f"{verdict.sentence}; {gain.sentence}" if gain else verdict.sentence
+    why = f"{verdict.sentence.rstrip('.')}; {gain.sentence}" if gain else verdict.sentence
     close_retraining(parts, model.name, outcome=outcome, why=why, at=parts.clock.now(dataset.name))
     proven = parts.serving.status(model.name).get("live") == verdict.live_digest
     parts.audit.append(

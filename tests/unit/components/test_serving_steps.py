@@ -50,7 +50,7 @@ def record(tmp_path, monkeypatch):
         monkeypatch.setattr(scoring, "score_bundle", score)
         live = digests["new" if outcome == "live" else "old"]
         verdict = RolloutVerdict(
-            outcome, digests["new"][:12], digests[previous][:12] if previous else None, live, (), None, None, 0.0, 0, "all held"
+            outcome, digests["new"][:12], digests[previous][:12] if previous else None, live, (), None, None, 0.0, 0, "It took over."
         )
         release = Release("m", digests["new"][:12], digests["new"], "teacher", "2", {}, digests["training_set"])
         records = {tuple(keys.model_key("m", "release")): release, tuple(keys.model_key("m", "deployed")): verdict}
@@ -72,7 +72,7 @@ def record(tmp_path, monkeypatch):
 def test_a_live_release_that_is_better_on_the_newest_labels_helped(record):
     outcome, waits, why, metadata = record({"old": 0.70, "new": 0.75})
     assert (outcome, waits) == ("helped", timedelta(days=10))
-    assert why == "all held; on the newest labelled rows it helped: auroc 0.7000 before, 0.7500 after"
+    assert why == "It took over; on the newest labelled rows it helped: auroc 0.7000 before, 0.7500 after"
     assert metadata["gain"] == pytest.approx(0.05)
 
 
@@ -90,5 +90,5 @@ def test_a_release_that_was_rolled_back_did_not_help_and_is_not_measured(record)
 @pytest.mark.parametrize(("scores", "previous"), [({"old": None, "new": 0.9}, "old"), ({}, None), ({}, "new")])
 def test_what_cannot_be_compared_counts_as_help_because_it_went_live(record, scores, previous):
     outcome, waits, why, metadata = record(scores, previous=previous)
-    assert (outcome, waits, why) == ("helped", timedelta(days=10), "all held")
+    assert (outcome, waits, why) == ("helped", timedelta(days=10), "It took over.")
     assert "gain" not in metadata
