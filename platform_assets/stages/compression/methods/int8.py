@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from math import prod
 from typing import TYPE_CHECKING
 
 from platform_assets.stages.compression.methods import CompressionRefusedError
@@ -16,6 +17,7 @@ from platform_assets.stages.compression.methods import CompressionRefusedError
 if TYPE_CHECKING:
     from pathlib import Path
 
+LEAST_SHARE = 0.02  # of the weights, below which nothing is gained
 BLOCK = 32  # weights that share one scale
 FLOAT_ACTIVATIONS = 0  # onnxruntime's accuracy_level: 4 would round activations as well
 
@@ -29,11 +31,19 @@ def quantise(source: Path, target: Path) -> None:
     logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.ERROR)
     model = ONNXModel(onnx.load(source))
     model.replace_gemm_with_matmul()
+    weights = {weight.name: weight for weight in model.model.graph.initializer}
+    products = [name for node in model.model.graph.node if node.op_type == "MatMul" for name in node.input if name in weights]
+    weights_in_products = sum(prod(weights[name].dims) for name in products)
     quantiser = MatMulNBitsQuantizer(model.model, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=FLOAT_ACTIVATIONS)
     quantiser.process()
     written = quantiser.model.model
     if not any(node.op_type == "MatMulNBits" for node in written.graph.node):
         raise CompressionRefusedError(f"{source.name} holds no matrix product with constant weights to quantise")
+    share = weights_in_products / max(1, sum(prod(weight.dims) for weight in weights.values()))
+    if share < LEAST_SHARE:
+        raise CompressionRefusedError(
+            f"only {100 * share:.2g} % of the weights of {source.name} are in matrix products; convolutions stay in float"
+        )
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.write_bytes(written.SerializeToString())
     beside.replace(target)
