@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets.components.step import Step, key_of, picture
-from platform_assets.errors import StateError, TrainingError
+from platform_assets.errors import DataError, StateError, TrainingError
 from platform_assets.specs.compute import ComputeProfile
 from platform_assets.specs.records import Point
 from platform_assets.specs.spending import Used
@@ -234,7 +234,10 @@ def telemetry_metadata(folder: Path, *, profile: str, profiles: Mapping[str, Com
         if used.data_wait is not None:
             shown["data_wait"] = used.data_wait
     if (folder / TRACE).is_file():
-        shown["operators"] = dg.MetadataValue.md(operator_table(top_operators(folder / TRACE)))
+        try:
+            shown["operators"] = dg.MetadataValue.md(operator_table(top_operators(folder / TRACE)))
+        except DataError as error:  # a finished training is not failed for its trace
+            shown["operators"] = str(error)
     return shown
 
 

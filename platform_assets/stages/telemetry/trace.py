@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from platform_assets.errors import DataError
+
+LARGEST_BYTES = 16 * 2**20  # gzipped: JSON of this size takes some 2 GB as Python objects
 _ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -27,10 +30,10 @@ class Operator:
 def top_operators(trace: Path, *, count: int = 8) -> list[Operator]:
     """Return the operators with the most time of their own, longest first: GPU kernels and CPU operators, `count` of each place.
 
-    An operator's own time is its duration without that of the operators that it called on the same thread.
+    An operator's own time is its duration without that of the operators that it called on the same thread. Raises DataError for a
+    damaged trace, and for one too large to be read as a whole.
     """
-    with gzip.open(trace, "rt", encoding="utf-8") as file:
-        events = json.load(file)["traceEvents"]
+    events = _read_events(trace)
     complete = [event for event in events if event.get("ph") == "X" and "dur" in event]
     by_place = {
         "GPU": _own_times(event for event in complete if event.get("cat") in _ON_GPU),
@@ -42,6 +45,17 @@ def top_operators(trace: Path, *, count: int = 8) -> list[Operator]:
         longest = sorted(operators.items(), key=lambda one: -one[1][1])[:count]
         found += [Operator(name, place, calls, round(own / 1000, 3), own / whole) for name, (calls, own) in longest]
     return found
+
+
+def _read_events(trace: Path) -> list[dict[str, Any]]:
+    size = trace.stat().st_size
+    if size > LARGEST_BYTES:
+        raise DataError(f"{trace.name} of {size / 2**20:.0f} MiB is too large to be summed up here; open it in Perfetto")
+    try:
+        with gzip.open(trace, "rt", encoding="utf-8") as file:
+            return list(json.load(file)["traceEvents"])
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"{trace.name} is no whole trace of torch.profiler: {error}") from error
 
 
 def _own_times(events: Iterable[dict[str, Any]]) -> dict[str, tuple[int, float]]:

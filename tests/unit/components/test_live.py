@@ -279,6 +279,9 @@ def test_a_materialisation_shows_the_picture_where_time_went_and_whether_the_pro
     assert shown["machine"].value.startswith("![picture](data:image/png;base64,")
     assert shown["right_sizing"].endswith("Take half instead: it fits with headroom and saves 2.50 AED an hour a node.")
     assert shown["operators"].value.splitlines()[2] == "| aten::addmm | CPU | 1 | 2.50 | 100% |"
+    (tmp_path / "trace.json.gz").write_bytes(b"cut short")
+    broken = telemetry_metadata(tmp_path, profile="here", profiles={"here": PROFILE})
+    assert broken["operators"].startswith("trace.json.gz is no whole trace")
     assert telemetry_metadata(tmp_path / "nothing", profile="here", profiles={"here": PROFILE}) == {}
     late = telemetry_metadata(tmp_path, profile="here", profiles={"here": PROFILE}, since=190.0)
     assert "too short to judge" in late["right_sizing"]

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from platform_assets.errors import DataError
+from platform_assets.stages.telemetry import trace
 from platform_assets.stages.telemetry.trace import top_operators
 
 
@@ -39,6 +41,23 @@ def test_kernels_come_apart_from_the_operators_that_launched_them(tmp_path):
 
 def test_a_trace_without_operators_has_none(tmp_path):
     assert top_operators(written(tmp_path / "t.json.gz", [])) == []
+
+
+@pytest.mark.parametrize("broken", ["no gzip", "cut", "no trace", "no JSON"])
+def test_a_damaged_trace_is_one_sentence(tmp_path, broken):
+    path = written(tmp_path / "t.json.gz", [event("aten::mm", 0, 10)] * 500)
+    if broken == "cut":
+        path.write_bytes(path.read_bytes()[:-20])
+    else:
+        path.write_bytes({"no gzip": b"{}", "no trace": gzip.compress(b"{}"), "no JSON": gzip.compress(b"{")}[broken])
+    with pytest.raises(DataError, match=r"t\.json\.gz is no whole trace"):
+        top_operators(path)
+
+
+def test_a_trace_that_would_fill_the_memory_is_left_to_perfetto(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace, "LARGEST_BYTES", 10)
+    with pytest.raises(DataError, match="too large"):
+        top_operators(written(tmp_path / "t.json.gz", []))
 
 
 def test_a_real_trace_gives_the_profilers_own_figures(tmp_path):
