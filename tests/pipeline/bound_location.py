@@ -52,7 +52,7 @@ def defs() -> dg.Definitions:
         ON_GPU: dg.AutomationCondition.any_deps_match(dg.AutomationCondition.will_be_requested()),
     }
     assets = [
-        asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=conditions[spec.key]))
+        asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=conditions.get(spec.key)))
         for asset in model_pipeline.build_model_assets(MODEL, parts.catalogue)
     ]
     automation = dg.AutomationConditionSensorDefinition(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
 from dagster._daemon.controller import DagsterDaemonController, create_daemon_grpc_server_registry, create_daemons_from_instance
@@ -49,8 +51,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyHome]:
     shutil.copytree(DEFS, defs)
     (defs / "compute").mkdir()
     (defs / "compute" / "defs.yaml").write_text(COMPUTE_YAML)
-    model = defs / "models" / location.MODEL / "defs.yaml"
-    model.write_text(model.read_text().replace("  training: {", "  training: {compute: gpu-small, "))
+    file = defs / "models" / location.MODEL / "defs.yaml"
+    model = yaml.safe_load(file.read_text())
+    model["attributes"]["training"]["compute"] = "gpu-small"
+    file.write_text(yaml.safe_dump(model))
     home = TinyHome(tmp_path / "home", defs=defs)
     site.prepare(home.settings)
     for name, value in {**home.environment, "DAGSTER_HOME": str(home.home.instance)}.items():
@@ -131,7 +135,8 @@ def _done(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 def _ticks(instance: dg.DagsterInstance, sensor: str) -> int:
     states = [state for state in instance.all_instigator_state() if state.instigator_name == sensor]
-    return sum(len(instance.get_ticks(state.instigator_origin_id, state.selector_id)) for state in states)
+    ticks = [tick for state in states for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)]
+    return sum(tick.status != TickStatus.STARTED for tick in ticks)
 
 
 def _steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dict[dg.AssetKey, Any]:
