@@ -88,8 +88,9 @@ def check_training(training: TrainingSpec) -> Iterator[Fault]:
     if training.architecture != "custom" and training.options:
         yield Fault("", "training.options", f"options go with architecture custom, this one is {training.architecture}")
     for field, space in training.search.items():
-        yield from _check_space(f"training.search.{field}", field, space)
-        if field in SEARCHABLE and not _holds(space, getattr(training, field)):
+        faults = list(_check_space(f"training.search.{field}", field, space))
+        yield from faults
+        if not faults and not _holds(space, getattr(training, field)):
             message = f"the declared {field}, {getattr(training, field)!r}, is the first trial and must be among what is searched"
             yield Fault("", f"training.search.{field}", message)
 

@@ -118,6 +118,7 @@ def test_a_circle_of_larger_profiles_is_named_at_each_of_its_members_and_nowhere
         ("search: {width: {low: 0.5, high: 64}}", "training.search.width: Input should be a valid integer, found 0.5"),
         ("search: {dropout: {low: 0, high: 2}}", "training.search.dropout: Input should be less than 1, found 2"),
         ("search: {precision: [fast]}", "training.search.precision: Input should be '32-true' or 'bf16-mixed', found 'fast'"),
+        ("search: {depth: {low: 3, high: 4}}", "training.search.depth: the declared depth, 2, is the first trial"),
         ("search: {width: []}", "training.search.width: the list of choices is empty"),
     ],
 )
