@@ -1,4 +1,4 @@
-"""One supervised training in a home of its own: as an asset of this process, or of one that can be killed (`python supervised.py ROOT`)."""
+"""One supervised training in a home of its own: as the body of an asset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from platform_assets.components.training_command import TRAINER, TrainingJob
 from platform_assets.components.training_run import Trained, hold_training, train
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.compute import AcceleratorSpec, ComputeProfile, ComputeSpec
-from resources import leases
 from resources.parts import Parts, build_parts
 from resources.settings import Home, Settings
 from resources.trainings import TrainingFolder
@@ -25,7 +24,6 @@ from resources.trainings import TrainingFolder
 TESTS = Path(__file__).parent
 DEFS = TESTS / "pipeline" / "defs"
 FAKE = (sys.executable, str(TESTS / "fake_trainer.py"))
-SHORT_SECONDS = 2.5  # a lease's time to live in processes of their own
 KEY = "tiny-0123456789abcdef"
 
 
@@ -92,9 +90,3 @@ class World:
                     said = [] if said is None else said
                     said.extend(record.event_log_entry.user_message for record in instance.get_records_for_run(run.run_id).records)
         return done[0]
-
-
-if __name__ == "__main__":
-    leases.LEASE_SECONDS = SHORT_SECONDS
-    trained = World(Path(sys.argv[1])).run(profile=sys.argv[2], **json.loads(sys.argv[3]))
-    print(json.dumps([attempt["outcome"] for attempt in trained.attempts]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -14,14 +13,15 @@ from pathlib import Path
 import psutil
 import pytest
 from dagster import DagsterExecutionInterruptedError
-from supervised import SHORT_SECONDS, TESTS, World
+from supervised import World
 
 from platform_assets.components.training_run import describe_attempts
 from platform_assets.errors import GivenUpError, LeaseError, TrainingError
 from platform_assets.specs.leases import GPU_POOL, LeaseAsk
-from resources import detached
-from resources.leases import LEASE_SECONDS
+from resources import detached, leases
 from tests.unit.networks.tiny import TABULAR, tabular, write_set
+
+SHORT_SECONDS = 2.5  # a lease's time to live in runs that are killed
 
 
 def wait_for(condition, *, seconds: float = 30.0, what: str = "it") -> None:
@@ -44,11 +44,24 @@ def world(tmp_path, request):
             continue
 
 
-def start_run(world: World, profile: str = "gpu", **training: int) -> subprocess.Popen[str]:
-    """A Dagster process of its own."""
-    command = [sys.executable, str(TESTS / "supervised.py"), str(world.root), profile, json.dumps(training)]
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=TESTS.parent)
+def start_run(world: World, profile: str = "gpu", **training: int) -> multiprocessing.Process:
+    """A Dagster process of its own; forked, since everything is imported here already."""
+
+    def work() -> None:
+        leases.LEASE_SECONDS = SHORT_SECONDS
+        for method in (leases.SqliteLeaseTable.take, leases.SqliteLeaseTable.renew):
+            method.__kwdefaults__["seconds"] = SHORT_SECONDS
+        trained = world.run(profile=profile, **training)
+        (world.root / "outcomes.json").write_text(json.dumps([attempt["outcome"] for attempt in trained.attempts]))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def kill(process: multiprocessing.Process) -> None:
+    process.kill()
+    process.join()
 
 
 def alive(pid: int) -> bool:
@@ -74,7 +87,7 @@ def test_a_training_runs_on_leased_slots_and_gives_them_back(world):
     assert start["spec"]["kind"] == "binary"
     assert start["spec"]["threads"] == 1
     assert start["run"]["checkpoint_seconds"] == 300.0
-    assert start["lease"]["seconds"] == LEASE_SECONDS
+    assert start["lease"]["seconds"] == leases.LEASE_SECONDS
     assert world.parts().leases.held(GPU_POOL) == []
     assert seen[-1] == world.out
     assert [text for text in said if text.startswith("step ")] == [f"step {step}" for step in range(1, 31)]
@@ -88,8 +101,7 @@ def test_killing_dagster_neither_kills_nor_fails_a_training_and_the_next_run_att
     first = start_run(world)
     try:
         wait_for(lambda: heard_bytes(world) > 600, seconds=60, what="the training")
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+        kill(first)
         trainer = world.starts()[0]["pid"]
         reached = world.reached()
         time.sleep(SHORT_SECONDS + 0.5)
@@ -98,8 +110,7 @@ def test_killing_dagster_neither_kills_nor_fails_a_training_and_the_next_run_att
         said: list[str] = []
         trained = world.run(said=said)
     finally:
-        first.kill()
-        first.communicate()
+        kill(first)
     assert outcomes(trained) == [("finished", "gpu", 1)]
     assert [start["pid"] for start in world.starts()] == [trainer], "the same trainer, started once"
     assert any("Attached to start 1" in text and "still runs" in text for text in said)
@@ -113,8 +124,7 @@ def test_killing_dagster_neither_kills_nor_fails_a_training_and_the_next_run_att
 def test_what_a_trainer_finished_while_nobody_looked_is_picked_up(world):
     first = start_run(world)
     wait_for(lambda: world.reached() > 2, seconds=60, what="the training")
-    first.kill()
-    first.communicate()
+    kill(first)
     wait_for((world.out / "exit.json").exists, what="its end")
     said: list[str] = []
     trained = world.run(said=said)
@@ -127,14 +137,13 @@ def test_what_a_trainer_finished_while_nobody_looked_is_picked_up(world):
 def test_a_trainer_that_died_with_dagster_is_started_again_from_its_checkpoints(world):
     first = start_run(world)
     wait_for(lambda: world.reached() > 20, seconds=60, what="the training")
-    first.kill()
-    first.communicate()
+    kill(first)
     os.kill(world.starts()[0]["pid"], signal.SIGKILL)
     wait_for(lambda: not alive(world.starts()[0]["pid"]), what="its death")
     wish = LeaseAsk("next", GPU_POOL, 2, 2, "t", "gpu-two")
-    leases = world.parts().leases
-    wait_for(lambda: leases.take(wish), seconds=SHORT_SECONDS + 1, what="its GPUs, without anyone's help")
-    leases.release("next", pool=GPU_POOL)
+    table = world.parts().leases
+    wait_for(lambda: table.take(wish), seconds=SHORT_SECONDS + 1, what="its GPUs, without anyone's help")
+    table.release("next", pool=GPU_POOL)
     trained = world.run()
     assert [attempt["outcome"] for attempt in trained.attempts] == ["killed", "finished"]
     assert trained.attempts[-1]["restored_from"] >= 20
@@ -147,8 +156,8 @@ def test_of_two_runs_of_one_training_the_second_takes_the_firsts_result(world):
     wait_for(lambda: world.reached() > 2, seconds=60, what="the training")
     said: list[str] = []
     trained = world.run(said=said)
-    out, error = first.communicate(timeout=60)
-    assert json.loads(out.splitlines()[-1]) == ["finished"], error
+    first.join(60)
+    assert json.loads((world.root / "outcomes.json").read_text()) == ["finished"]
     assert any("follows this very training" in text for text in said)
     assert trained.attempts[-1]["outcome"] == "finished"
     assert not (world.out / "two trainers at once").exists()
@@ -255,13 +264,13 @@ def test_a_hopeless_training_is_stopped_and_gives_its_gpus_back(tmp_path):
 
 def test_a_training_waits_in_turn_for_its_gpus_and_says_so(tmp_path):
     world, said = World(tmp_path, [{"steps": 3}]), []
-    leases = world.parts().leases
-    held = leases.take(LeaseAsk("other", GPU_POOL, 2, 2, "t", "gpu-two", holder="model/other"), seconds=60)
-    threading.Timer(1.5, lambda: leases.release(held.token, pool=GPU_POOL)).start()
+    table = world.parts().leases
+    held = table.take(LeaseAsk("other", GPU_POOL, 2, 2, "t", "gpu-two", holder="model/other"), seconds=60)
+    threading.Timer(1.5, lambda: table.release(held.token, pool=GPU_POOL)).start()
     trained = world.run(said=said)
     assert describe_attempts(trained.attempts)["waited_for_gpus_seconds"] >= 1
     assert any("Waiting for 1 of 2 GPUs; held: 2 by model/other; in turn: model/tiny_cancellations" in text for text in said)
-    assert leases.waiting(GPU_POOL) == []
+    assert table.waiting(GPU_POOL) == []
 
 
 def test_more_gpus_than_the_pool_has_are_refused_in_a_sentence(tmp_path):
@@ -311,9 +320,8 @@ def test_the_real_trainer_survives_dagster_saves_when_its_run_is_terminated_and_
         return sum('"train/epoch"' in line for line in lines)
 
     first = start_run(world, epochs=epochs)
-    wait_for(lambda: epoch() > 3 or first.poll() is not None, seconds=120, what="the training")
-    first.kill()
-    first.communicate()
+    wait_for(lambda: epoch() > 3 or not first.is_alive(), seconds=120, what="the training")
+    kill(first)
     known = epoch()
     wait_for(lambda: epoch() > known + 20, seconds=60, what="progress without Dagster")
 
