@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from platform_assets.specs.leases import Lease, LeaseAsk
-    from platform_assets.specs.records import ArmFigures, Feature, Point, TablePin, ViewTable
+    from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
     from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
+    from platform_assets.specs.telemetry import Point
 
 
 class Clock(Protocol):

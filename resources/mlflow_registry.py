@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
-    from platform_assets.specs.records import Point
+    from platform_assets.specs.telemetry import Point
 
 _LOG = logging.getLogger("falaj.mlflow")
 _MOST_METRICS = 1000  # MLflow refuses more in one log_batch call

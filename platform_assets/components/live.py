@@ -19,8 +19,8 @@ import dagster as dg
 from platform_assets.components.step import Step, key_of, picture
 from platform_assets.errors import DataError, StateError, TrainingError
 from platform_assets.specs.compute import ComputeProfile
-from platform_assets.specs.records import Point
 from platform_assets.specs.spending import Used
+from platform_assets.specs.telemetry import Point
 from platform_assets.stages.telemetry.exposition import render
 from platform_assets.stages.telemetry.idle import Device, Spell, watch_idle
 from platform_assets.stages.telemetry.samples import Sample, SampleReader, read_samples, sum_up

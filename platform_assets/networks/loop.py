@@ -178,8 +178,7 @@ class Loop:
             self._scheduler.step()
         self._optimiser.zero_grad(set_to_none=True)
         if self._average is not None:
-            done = self._done + 1
-            self._average.move(1 - min(MEMORY, done / (done + 10)))
+            self._average.move(1 - min(MEMORY, (self._done + 1) / (self._done + 11)))
 
     def _add_gradients(self, part: Batch) -> None:
         with self._cast():
@@ -194,8 +193,7 @@ class Loop:
         loss = total(float(self._losses), fabric=self._course.fabric) / self._feed.steps
         if not (math.isfinite(loss) and self._finite_weights()):
             raise _NotFiniteError
-        self._course.figures.loss = loss
-        pace = self._pace()
+        self._course.figures.loss, pace = loss, self._pace()
         if self._average is not None:
             self._average.swap()
         self._module.eval()
@@ -222,8 +220,7 @@ class Loop:
         run, now, done = self._course.run, time.monotonic(), self._done
         due = self._states is not None and self._states.due(now - self._saved_at, every_seconds=run.checkpoint_seconds)
         lost = float(self._losses)
-        # This rank's part, as if the others were like it: the sampler's readers take the mean over ranks.
-        self._course.figures.loss = lost * self._world / max(1, self._step)
+        self._course.figures.loss = lost * self._world / max(1, self._step)  # its readers take the mean over ranks
         seconds = (now - self._pulsed_at) / max(1, done - self._pulsed_step)
         stop, broken, due_by_time, slowest = highest(
             [float(self._course.stop.reason is not None), float(not math.isfinite(lost)), float(due), seconds], fabric=self._course.fabric

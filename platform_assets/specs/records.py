@@ -49,15 +49,6 @@ def _build(cls: Any, value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Point:
-    """Figures of a training at one time (epoch seconds), after so many steps."""
-
-    at: float
-    step: int
-    figures: Mapping[str, float]
-
-
-@dataclass(frozen=True)
 class TablePin:
     """One version of one Delta table, exactly."""
 

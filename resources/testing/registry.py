@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from platform_assets.specs.records import Point
+    from platform_assets.specs.telemetry import Point
 
 
 class MemoryRegistry:

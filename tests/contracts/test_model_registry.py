@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from platform_assets.errors import StateError
-from platform_assets.specs.records import Point
+from platform_assets.specs.telemetry import Point
 from resources.mlflow_registry import MlflowRegistry
 from resources.testing.registry import MemoryRegistry
 
