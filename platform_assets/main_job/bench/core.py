@@ -64,14 +64,10 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def run_contestant(
-    module: str, arguments: Sequence[str], *, environment: Mapping[str, str] | None = None, timeout_seconds: float = 1800
-) -> dict[str, float]:
+def run_contestant(module: str, arguments: Sequence[str], *, timeout_seconds: float = 1800) -> dict[str, float]:
     """Run `python -m module arguments` and return the figures that its last line of output names, as JSON."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=timeout_seconds, env={**os.environ, **(environment or {})}
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout_seconds)
     if done.returncode != 0:
         raise FalajError(f"bench: {module} {' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()[-800:]}")
     figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
