@@ -72,14 +72,14 @@ class Layout:
         return packed
 
     def unpack(self, records: Tensor) -> Batch:
-        """Split rows uint8 [n, row_bytes] into the tensors of a batch, on the device they are on."""
+        """Copy rows uint8 [n, row_bytes] apart into the tensors of a batch, on the device they are on."""
         parts = []
         start = 0
         for field in self.fields:
             kind = getattr(torch, field.stored)
             first = start // kind.itemsize
             part = records.view(kind)[:, first : first + field.width]
-            parts.append(part.contiguous() if kind.is_floating_point else part.long())
+            parts.append(part.clone(memory_format=torch.contiguous_format) if kind.is_floating_point else part.long())
             start += field.size_bytes
         return (*parts[:-1], parts[-1].squeeze(1))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,8 @@ class ShardFeed:
         """Give this rank's part of the epoch's global batches from step `start` on; no earlier window is read."""
         if self._device.type == "cuda":
             return self._copied_ahead(epoch, start)
-        return (self._split.layout.unpack(torch.from_numpy(records)) for records in self._cut(epoch, start, buffers=self._fresh()))
+        buffer = np.empty((self._part.end - self._part.first, self._split.layout.row_bytes), np.uint8)
+        return (self._split.layout.unpack(torch.from_numpy(records)) for records in self._cut(epoch, start, buffers=repeat(buffer)))
 
     def _cut(self, epoch: int, start: int, *, buffers: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
         """Fill one buffer after the other with the rows of a batch, which may come from two windows."""
@@ -84,10 +86,6 @@ class ShardFeed:
         needed = np.zeros(len(rows), bool)
         needed[dealt] = True
         return self._split.read(rows[needed]), (np.cumsum(needed) - 1)[dealt]
-
-    def _fresh(self) -> Iterator[NDArray[np.uint8]]:
-        while True:
-            yield np.empty((self._part.end - self._part.first, self._split.layout.row_bytes), np.uint8)
 
     def _copied_ahead(self, epoch: int, start: int) -> Iterator[Batch]:
         """Copy each batch from pinned memory on a stream of its own, some batches before it is asked for."""

@@ -16,7 +16,8 @@ from platform_assets.networks.feed.encoded import encode_splits, fit_once
 from platform_assets.networks.feed.layout import Field, Layout, smallest_integer
 from platform_assets.networks.preprocessing import category_ids
 from platform_assets.networks.rows import read_rows
-from tests.unit.networks.tiny import PICTURES, TABULAR, pictures, tabular, write_set
+from platform_assets.networks.tokens import encode_texts
+from tests.unit.networks.tiny import PICTURES, REVIEWS, TABULAR, pictures, reviews, tabular, write_set
 
 WIDTHS = st.integers(0, 3)
 
@@ -42,19 +43,25 @@ def test_the_smallest_integer_holds_its_values_and_no_smaller_does():
     assert [smallest_integer(count) for count in (0, 1, 256, 257, 32_768, 32_769)] == ["uint8", "uint8", "uint8", "int16", "int16", "int32"]
 
 
-@pytest.mark.parametrize(("table", "schema"), [(tabular(), TABULAR), (pictures(), PICTURES)], ids=["tabular", "pictures"])
+@pytest.mark.parametrize(
+    ("table", "schema"), [(tabular(), TABULAR), (pictures(), PICTURES), (reviews(), REVIEWS)], ids=["tabular", "pictures", "text"]
+)
 def test_encoded_splits_are_the_rows_read_whole(tmp_path, table, schema):
     data = write_set(tmp_path / "data", table, schema, shard_rows=17)
     cache = ShardCache(tmp_path / "cache", limit_bytes=10**9)
     preprocessing = fit_once(data, schema=schema, cache=cache)
     for split, encoded in encode_splits(data, schema=schema, preprocessing=preprocessing, cache=cache).items():
         rows = read_rows(data, split, schema=schema)
-        numeric, ids, image, target = (torch.cat(parts) for parts in zip(*encoded.chunks(5), strict=True))
+        numeric, ids, image, *tokens, target = (torch.cat(parts) for parts in zip(*encoded.chunks(5), strict=True))
         np.testing.assert_array_equal(numeric.numpy(), rows.numeric)
         np.testing.assert_array_equal(image.numpy(), rows.image)
         np.testing.assert_array_equal(target.numpy(), rows.labels)
         if rows.categorical:
             np.testing.assert_array_equal(ids.numpy(), category_ids(rows.categorical, preprocessing=preprocessing))
+        if rows.text:
+            assert preprocessing.tokeniser is not None
+            np.testing.assert_array_equal(tokens[0].numpy(), encode_texts(rows.text, tokeniser=preprocessing.tokeniser))
+        assert len(tokens) == (1 if rows.text else 0)
         assert encoded.rows == len(rows)
 
 
@@ -86,6 +93,15 @@ def test_other_preprocessing_or_another_schema_is_another_entry(tmp_path):
     other = dataclasses.replace(TABULAR, classes=("1", "0"))
     labels = encode_splits(data, schema=other, preprocessing=turned, cache=cache)["train"].labels()
     np.testing.assert_array_equal(labels, 1 - again.labels())
+
+
+def test_a_vocabulary_of_another_size_is_fitted_anew(tmp_path):
+    data = write_set(tmp_path / "data", reviews(), REVIEWS)
+    cache = ShardCache(tmp_path / "cache", limit_bytes=10**9)
+    small, large, again = (fit_once(data, schema=REVIEWS, cache=cache, vocabulary=size).tokeniser for size in (30, 60, 30))
+    assert small == again
+    assert small.size < large.size
+    assert (cache.hits, cache.misses) == (1, 2)
 
 
 def test_a_set_that_the_cache_cannot_hold_is_refused(tmp_path):

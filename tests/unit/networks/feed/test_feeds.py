@@ -99,8 +99,9 @@ def test_what_belongs_together_stays_together_and_has_its_type(make):
         assert numeric.is_contiguous()
 
 
-def test_a_batch_given_out_is_not_changed_by_the_next(make):
-    batches = make(batch=20, seed=1).batches(0)
+@pytest.mark.parametrize("batch", [1, 20])
+def test_a_batch_given_out_is_not_changed_by_the_next(make, batch):
+    batches = make(batch=batch, seed=1).batches(0)
     first = next(batches)
     before = [part.clone() for part in first]
     list(batches)
