@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from platform_assets.specs.records import Feature, FeatureSchema
 
-_MOST_ROWS = 4096
+_MOST_ROWS = 512  # a text's attention takes half a megabyte a row
 _DAY = np.timedelta64(1, "D")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
@@ -13,10 +15,10 @@ from hypothesis import strategies as st
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained
 from platform_assets.networks.export import export_onnx
-from platform_assets.networks.fitting import predict
+from platform_assets.networks.fitting import predict, to_tensors
 from platform_assets.networks.preprocessing import category_ids, fit_preprocessing
 from platform_assets.networks.rows import read_rows
-from tests.unit.networks.tiny import CASES, TABULAR, plan, tabular, write_set
+from tests.unit.networks.tiny import CASES, REVIEWS, TABULAR, plan, reviews, tabular, write_set
 
 
 def _number(most: float):
@@ -82,8 +84,9 @@ def test_a_category_of_another_column_is_unknown_here(exported):
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
 
 
-def test_an_exported_picture_model_takes_any_number_of_rows(tmp_path):
-    trained, session, rows = _untrained(tmp_path, "vision_transformer")
+@pytest.mark.parametrize("architecture", ["vision_transformer", "convolutional"])
+def test_an_exported_picture_model_takes_any_number_of_rows(tmp_path, architecture):
+    trained, session, rows = _untrained(tmp_path, architecture)
     together = session.run(None, {"image": rows.image})[0]
     alone = session.run(None, {"image": rows.image[5:6]})[0]
     np.testing.assert_allclose(together[5:6], alone, atol=1e-5)
@@ -91,6 +94,26 @@ def test_an_exported_picture_model_takes_any_number_of_rows(tmp_path):
     np.testing.assert_allclose(
         predict(trained.network, (torch.empty(len(rows), 0), ids, torch.from_numpy(rows.image))), together, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("architecture", ["text_transformer", "tabular_mlp"])
+def test_an_exported_text_model_takes_raw_texts_and_a_row_alone_equals_the_row_in_a_batch(tmp_path, architecture):
+    data = write_set(tmp_path / "data", reviews(), REVIEWS)
+    torch.manual_seed(1)
+    preprocessing = fit_preprocessing(data, schema=REVIEWS, vocabulary=300, max_tokens=20)
+    network = build_network(plan(architecture), preprocessing=preprocessing, classes=2).eval()
+    export_onnx(Trained(network, plan(architecture), preprocessing, REVIEWS), tmp_path / "model.onnx")
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    rows = read_rows(data, "holdout", schema=REVIEWS)
+    texts = rows.passages()
+    texts[0], texts[1], texts[2] = "", "قذرة " * 500, "\n\t 😀 never seen"
+    given = {"numeric": rows.numeric, "categorical": rows.strings(), "text": texts}
+    together = session.run(None, given)[0]
+    alone = np.concatenate([session.run(None, {name: part[i : i + 1] for name, part in given.items()})[0] for i in range(len(rows))])
+    np.testing.assert_allclose(alone, together, atol=1e-6)
+    asked = replace(rows, text=(pa.array(texts[:, 0].tolist()),))
+    np.testing.assert_allclose(predict(network, to_tensors(asked, preprocessing=preprocessing)), together, atol=1e-5)
+    assert {one.name: one.shape[1] for one in session.get_inputs()} == {"numeric": 1, "categorical": 1, "text": 1}
 
 
 def test_the_inputs_are_those_of_the_interface(exported):

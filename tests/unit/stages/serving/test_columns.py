@@ -110,3 +110,20 @@ def test_columns_and_rows_say_the_same():
     assert rows_of_request({"columns": {"lead_time": [1, 3], "adr": [2, 4]}}) == rows
     with pytest.raises(RequestError, match="'adr' has 1 values, field 'lead_time' has 2"):
         rows_of_request({"columns": {"lead_time": [1, 3], "adr": [2]}})
+
+
+TEXTS = RowReader(FeatureSchema((Feature("review", "text", "v", "id"),), "label", ("0", "1"), "id", "at"), model="texts")
+
+
+def test_a_text_goes_in_as_it_was_written_and_comes_out_so():
+    batch = TEXTS.encode([{"review": "  الغرفة\n\x00😀 "}, {"review": None}, {}])
+    assert batch.text.tolist() == [["  الغرفة\n\x00😀 "], [""], [""]]
+    assert [row["review"] for row in TEXTS.decode(batch)] == ["  الغرفة\n\x00😀 ", None, None]
+    assert TEXTS.tensor_names == ("text",)
+    assert stack([batch, batch.slice(0, 1)]).text.shape == (4, 1)
+
+
+@pytest.mark.parametrize("wrong", [4, True, ["a"], "half of a pair \ud83d", "x" * 100_001])
+def test_what_is_no_text_is_refused_by_its_field(wrong):
+    with pytest.raises(RequestError, match=r"field 'review', row 1: found .*; right would be text of at most 100,000 characters, or null"):
+        TEXTS.encode([{"review": "x" * 100_000}, {"review": wrong}])
