@@ -87,6 +87,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     if first:
         (out / "result.json").unlink(missing_ok=True)
         note_conditions(out, conditions_here(run, processes=fabric.world_size))
+    journey.report.step("train/begun", processes=float(fabric.world_size))
     schema = read_schema(journey.data)
     cache = ShardCache(journey.cache, limit_bytes=journey.cache_bytes)
     preprocessing = fit_once(journey.data, schema=schema, cache=cache, vocabulary=plan.vocabulary, max_tokens=plan.max_tokens)

@@ -98,7 +98,7 @@ def test_the_program_runs_where_no_library_of_the_platform_is(tmp_path):
     arguments = ["--data", str(data), "--spec", str(tmp_path / "spec.json"), "--out", str(tmp_path / "out")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
     steps = [json.loads(line)["step"] for line in (tmp_path / "out" / "progress.jsonl").read_text().splitlines()]
-    assert [step for step in steps if step != "train/checkpoint"] == ["train/feed", "train/epoch", "train/done"]
+    assert [step for step in steps if step != "train/checkpoint"] == ["train/begun", "train/feed", "train/epoch", "train/done"]
 
 
 def test_a_wrong_plan_is_one_sentence(tmp_path):
