@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA, TYPES, FRESH, VOLUME = "schema_matches", "types_match", "data_is_fresh", "volume_is_plausible"
 REQUIRED, UNIQUE, RANGES, SETS = "required_values_present", "keys_are_unique", "values_within_ranges", "values_in_declared_sets"
-SAMPLES = 5
+SAMPLES, LONGEST = 5, 200  # offending rows shown of a column, and signs of a value
 HIDDEN = "hidden"
 _TYPE_TESTS = {
     "integer": pa.types.is_integer,
@@ -147,7 +147,10 @@ def _shown(name: str, place: int, *, spec: DatasetSpec, rows: pa.Table) -> str:
     column = spec.columns[name]
     if column.personal is not None:
         return HIDDEN
-    return f"a picture of {column.shape}" if column.type == "image" else repr(rows[name][place].as_py())
+    if column.type == "image":
+        return f"a picture of {column.shape}"
+    shown = repr(rows[name][place].as_py())
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def _offending_rows(breaches: Iterable[Breach], num_rows: int) -> pa.Array:

@@ -9,6 +9,9 @@ import pytest
 
 from platform_assets.errors import SpecError
 from platform_assets.specs.catalogue import MAX_FILE_BYTES, declaration_schema, load_catalogue
+from platform_assets.specs.dataset import Column, DatasetSpec
+from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.rules import check_model
 
 MODEL = """
 type: platform_assets.components.model_pipeline.ModelPipeline
@@ -88,6 +91,30 @@ def test_one_wrong_field_is_one_clear_sentence(tree: Path, changes: dict[str, st
     assert len(faults) == 1, faults
     assert expected in faults[0]
     assert faults[0].startswith("defs/a/defs.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kinds", "fits"),
+    [
+        ("text_transformer", {"text", "number"}, True), ("text_transformer", {"number"}, False), ("text_transformer", {"text", "image"}, False),
+        ("tabular_mlp", {"text"}, True), ("tabular_mlp", {"image"}, False), ("tabular_transformer", {"text", "number"}, False),
+        ("convolutional", {"image"}, True), ("convolutional", {"image", "text"}, False), ("vision_transformer", {"number"}, False),
+        ("custom", {"image", "text"}, True), ("custom", {"number"}, True),
+    ],
+)  # fmt: skip
+def test_an_architecture_fits_the_kinds_of_columns_it_can_read(architecture: str, kinds: set[str], *, fits: bool) -> None:
+    columns = {kind: Column.model_validate({"type": kind, "shape": [2, 2] if kind == "image" else None}) for kind in sorted(kinds)}
+    label = {"l": Column(type="integer"), "k": Column(type="string"), "t": Column(type="timestamp")}
+    dataset = DatasetSpec.model_validate({
+        "name": "d", "owner": "o", "source": {"kind": "provided"}, "key": "k", "event_time": "t", "columns": {**columns, **label},
+        "label": {"column": "l", "known_at": "t"}, "views": {"v": {"kind": "columns", "entity": "k", "columns": sorted(kinds)}},
+    })  # fmt: skip
+    model = ModelSpec.model_validate({
+        "name": "m", "owner": "o", "purpose": "See what fits", "dataset": "d", "features": {"views": ["v"]}, "target": {"column": "l", "kind": "binary"},
+        "training": {"architecture": architecture, "module": "a:B" if architecture == "custom" else None},
+    })  # fmt: skip
+    faults = [fault for fault in check_model(model, {"d": dataset}) if fault.field == "training.architecture"]
+    assert (faults == []) is fits
 
 
 @pytest.mark.parametrize(

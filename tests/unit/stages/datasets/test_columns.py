@@ -27,6 +27,7 @@ CASES = [
     ("string", pa.array([7, None]).dictionary_encode(), ["7", None]),
     ("string", pa.array(["x"], pa.large_string()), ["x"]),
     ("string", pa.nulls(2), [None, None]),
+    ("text", pa.array(["NULL", "", " as written\n", None]), ["NULL", None, " as written\n", None]),
     ("boolean", pa.array(["True", "0", ""]), [True, False, None]),
     ("boolean", pa.array([1, 0, None]), [True, False, None]),
     ("timestamp", pa.array(["2024-02-03 04:05:00", ""]), [DAY, None]),

@@ -12,7 +12,7 @@ from tests.unit.networks.tiny import CASES, plan, write_set
 from tests.unit.stages.training.starts import train_here
 
 
-@pytest.mark.parametrize("case", ["tabular_mlp", "vision_transformer"])
+@pytest.mark.parametrize("case", ["tabular_mlp", "vision_transformer", "text_transformer"])
 def test_a_training_has_a_baseline_and_a_picture(tmp_path, case):
     make, schema, kind = CASES[case]
     data = write_set(tmp_path / "data", make(), schema)

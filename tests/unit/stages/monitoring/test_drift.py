@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from platform_assets.networks.tokens import Tokeniser
 from platform_assets.specs.model import MonitoringSpec
 from platform_assets.specs.records import Feature, FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.drift import Window, report_window
@@ -117,6 +118,25 @@ def test_images_are_watched_by_brightness_and_contrast_and_many_classes_by_answe
     found = report_window(reference, table(3.0), window=WINDOW, schema=schema, probabilities=shares, importance={"pixels": 1.0}, spec=SPEC)
     assert [column.column for column in found.columns] == ["pixels brightness", "pixels contrast", "prediction", "prediction confidence"]
     assert drifted(found) == {"pixels brightness", "pixels contrast"}
+
+
+def test_texts_are_watched_by_length_and_by_the_share_of_unknown_pieces():
+    schema = FeatureSchema((Feature("review", "text", "v", "id"),), "label", ("no", "yes"), "id", "at")
+    tokeniser = Tokeniser(("review",), (" room", " was", " clean", " "), 16)
+    rng = np.random.default_rng(1)
+
+    def table(*words):
+        times = pa.array([datetime(2020, 1, 1) + timedelta(minutes=n) for n in range(600)], pa.timestamp("us"))
+        said = [" ".join(rng.choice(words, rng.integers(2, 5))) for _ in range(600)]
+        return pa.table({"review": pa.array([None, *said[1:]]), "at": times})
+
+    told = {"schema": schema, "probabilities": scores(600)}
+    reference = build_reference(table("room", "was", "clean"), window_rows=100, tokeniser=tokeniser, **told)
+    assert read_record(Reference, to_json(reference)) == reference
+    given = {"window": WINDOW, "importance": {"review": 1.0}, "spec": SPEC, **told}
+    assert drifted(report_window(reference, table("room", "was", "clean"), **given)) == set()
+    assert drifted(report_window(reference, table("room", "was", "XXXXX"), **given)) == {"review unknown share"}
+    assert "review length" in drifted(report_window(reference, table("room was clean was clean", "was room was"), **given))
 
 
 def test_live_answers_are_held_against_answers_to_rows_the_model_has_not_seen():

@@ -42,12 +42,12 @@ def write_plans(folder: Path, *, training: TrainingPlan = PLAIN, run: RunPlan = 
     (folder / "run.json").write_text(json.dumps(asdict(run)))
 
 
-def train_here(data: Path, *, plan: TrainingPlan, out: Path, warm: Path | None = None, report: Any = None):
+def train_here(data: Path, *, plan: TrainingPlan, out: Path, warm: Path | None = None, report: Any = None, run: RunPlan | None = None):
     """Train in this process, with nobody watching."""
     from platform_assets.stages.training.work import Journey, train
 
     journey = Journey(data=data, out=out, warm=warm, cache=out / "cache", cache_bytes=1 << 30, report=report or Silent())
-    return train(plan, run=RunPlan(trace_steps=0), journey=journey)
+    return train(plan, run=run or RunPlan(trace_steps=0), journey=journey)
 
 
 def start(

@@ -13,7 +13,7 @@ import torch
 
 from platform_assets.errors import TrainingError
 from platform_assets.networks.checkpoint import load_trained
-from platform_assets.networks.plans import CompressionPlan, TrainingPlan
+from platform_assets.networks.plans import CompressionPlan, RunPlan, TrainingPlan
 from platform_assets.specs.model import CompressionSpec, LearningSpec
 from tests.unit.networks.tiny import CASES, TABULAR, plan, tabular, write_set
 from tests.unit.stages.training.starts import train_here
@@ -45,6 +45,16 @@ def test_the_same_seed_gives_equal_weights_and_another_seed_others(tmp_path):
     weights = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["first.weight"] for name in "abc"]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_activations_computed_again_leave_the_weights_as_they_are_bit_for_bit(tmp_path):
+    make, schema, kind = CASES["text_transformer"]
+    data = write_set(tmp_path / "data", make(), schema)
+    for name, again in (("a", False), ("b", True)):
+        run = RunPlan(trace_steps=0, gradient_checkpointing=again)
+        train_here(data, plan=plan("text_transformer", kind=kind), out=tmp_path / name, run=run)
+    one, other = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in "ab")
+    assert all(torch.equal(weight, other[name]) for name, weight in one.items())
 
 
 def test_a_warm_start_takes_the_earlier_weights_over(tmp_path):
