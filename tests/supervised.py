@@ -30,7 +30,7 @@ KEY = "tiny-0123456789abcdef"
 class World:
     """A home, what the stand-in trainer will do, and the pool of slots it needs."""
 
-    def __init__(self, root: Path, behave: Sequence[dict[str, Any]] | None = None, *, gpus: int = 2) -> None:
+    def __init__(self, root: Path, behave: Sequence[dict[str, Any]] | None = None, *, gpus: int | None = 2) -> None:
         self.root = root
         self.home = Home(root / "home")
         self.data = root / "data"

@@ -127,9 +127,20 @@ class _Supervisor:
     def _decide(self, ended: Exit, tried: Try, *, starts: int) -> Retry | Stop | None:
         training = self._job.model.training
         return decide(
-            ended, tried=tried, starts=starts, most_starts=training.attempts, larger=self._compute.profiles[tried.profile].larger,
+            ended, tried=tried, starts=starts, most_starts=training.attempts, larger=self._larger(tried),
             batch_size=training.batch_size, processes=self._place(tried).got.processes,
         )  # fmt: skip
+
+    def _larger(self, tried: Try) -> str | None:
+        """Return the larger profile where there is more for it: of one machine's memory it would get the same again, at its own price."""
+        profile, declared = self._compute.profiles[tried.profile], self._compute.gpus
+        if profile.larger is None:
+            return None
+        if declared is not None:
+            there_is_more = profile.gpus < self._compute.profiles[profile.larger].gpus <= declared
+        else:
+            there_is_more = self._place(Try(profile.larger, 1)).got.gpus > self._place(tried).got.gpus
+        return profile.larger if there_is_more else None
 
     def _first_try(self) -> Try:
         """As declared; where an earlier run of the same declaration had to make do with less memory, as that one."""

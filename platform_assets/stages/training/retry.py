@@ -99,7 +99,7 @@ def decide(
     if ended.outcome not in (PREEMPTED, KILLED, OUT_OF_MEMORY):
         return Stop(f"The training {ended.outcome}: {ended.sentence}")
     if again is None:
-        text = f"with one row a process at a time on profile {tried.profile!r}; declare a `larger` profile in the compute catalogue"
+        text = f"with one row a process at a time on profile {tried.profile!r}; name one with more memory in training.compute"
         return Stop(f"The training ran out of memory {text}. {ended.sentence}")
     if starts >= most_starts:
         text = f"The training was {_word(ended)} at its start {starts} of {most_starts}; raise training.attempts, or run it again"

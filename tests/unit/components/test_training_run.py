@@ -197,6 +197,13 @@ def test_preempted_it_goes_on_by_itself_and_out_of_memory_on_the_larger_profile_
     assert "| 2 | gpu | 1 | out_of_memory |" in describe_attempts(trained.attempts)["attempts"].value
 
 
+@pytest.mark.parametrize("gpus", [1, None])
+def test_a_larger_profile_of_which_there_is_no_more_is_not_paid_for(tmp_path, gpus):
+    """A pool of one GPU, or this machine with none: the next start would have what the last one had."""
+    world = World(tmp_path, [{"stop_at": 3, "outcome": "out_of_memory"}, {"steps": 5}], gpus=gpus)
+    assert outcomes(world.run()) == [("out_of_memory", "gpu", 1), ("finished", "gpu", 2)]
+
+
 @pytest.mark.parametrize("outcome", ["diverged", "failed"])
 def test_what_failed_by_itself_is_not_started_again(tmp_path, outcome):
     world = World(tmp_path, [{"stop_at": 3, "outcome": outcome}, {}])

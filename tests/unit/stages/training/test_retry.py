@@ -66,7 +66,7 @@ def test_a_micro_batch_of_one_row_cannot_be_halved():
     assert after(OUT_OF_MEMORY, tried=Try("small", 4), batch_size=16, processes=2).next == Try("small", 8)
     stop = after(OUT_OF_MEMORY, tried=Try("small", 8), batch_size=16, processes=2)
     assert isinstance(stop, Stop)
-    assert "`larger`" in stop.sentence
+    assert "training.compute" in stop.sentence
 
 
 def test_starts_are_counted():
