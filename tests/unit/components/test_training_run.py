@@ -280,6 +280,22 @@ def test_a_training_waits_in_turn_for_its_gpus_and_says_so(tmp_path):
     assert table.waiting(GPU_POOL) == []
 
 
+def test_a_run_that_is_terminated_while_it_waits_leaves_the_queue(tmp_path):
+    world = World(tmp_path, [{}])
+    table = world.parts().leases
+    table.take(LeaseAsk("other", GPU_POOL, 2, 2, "t", "gpu-two"), seconds=60)
+
+    def press_the_button() -> None:
+        wait_for(lambda: table.waiting(GPU_POOL))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=press_the_button, daemon=True).start()
+    with pytest.raises(DagsterExecutionInterruptedError):
+        world.run()
+    assert table.waiting(GPU_POOL) == []
+    assert world.folder.attempts() == []
+
+
 def test_more_gpus_than_the_pool_has_are_refused_in_a_sentence(tmp_path):
     world = World(tmp_path, [{}], gpus=1)
     with pytest.raises(LeaseError, match="gpus"):
