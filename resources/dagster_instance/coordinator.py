@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dagster import DagsterRun, DagsterRunStatus
-from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
+from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
 
 from platform_assets.errors import FalajError, SpecError
 from platform_assets.specs.catalogue import Catalogue, read_catalogue
@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 
     from dagster._core.run_coordinator.base import SubmitRunContext
 
+_NONE_HELD = {"key": gate.HOLD_TAG, "value": gate.HELD, "limit": 0}
+
 
 class AdmissionCoordinator(QueuedRunCoordinator):
-    """Named as `run_coordinator` in infra/dagster; needs the tag concurrency limit {falaj/hold: yes} of 0.
+    """Named as `run_coordinator` in infra/dagster. That the queue lets no held run go is its own, not the file's, to say.
 
     The UI, backfills, declarative automation, schedules and sensors all submit through here. Raising would leave a backfill requested for
     ever, so what cannot be judged is held.
     """
+
+    def get_run_queue_config(self) -> RunQueueConfig:
+        """Return the declared limits, and that of held runs: none may start."""
+        declared = super().get_run_queue_config()
+        return declared._replace(tag_concurrency_limits=[*declared.tag_concurrency_limits, _NONE_HELD])
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Ask admission, write its verdict down, and queue the run unless it is refused."""

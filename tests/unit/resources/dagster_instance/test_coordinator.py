@@ -110,3 +110,8 @@ def test_what_cannot_be_judged_is_held_until_it_can_be(instance, defs_root):
 )
 def test_a_run_tells_who_asked_for_it(tags, launcher):
     assert gate.launcher_of(tags) == launcher
+
+
+def test_no_instance_file_can_leave_out_that_held_runs_stay(instance):
+    limits = instance.get_concurrency_config().run_queue_config.tag_concurrency_limits
+    assert {"key": "falaj/hold", "value": "yes", "limit": 0} in limits
