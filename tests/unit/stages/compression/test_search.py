@@ -28,7 +28,7 @@ def _possible(training):
     return [name for name in ALL if not convolutional or name not in {"int8", "prune+int8"}]
 
 
-@pytest.fixture(scope="module", params=["tabular_transformer", "convolutional", "text_transformer"])
+@pytest.fixture(scope="module", params=["tabular_transformer", "convolutional"])
 def trained(request, tmp_path_factory):
     make, schema, kind = CASES[request.param]
     root = tmp_path_factory.mktemp(request.param)
