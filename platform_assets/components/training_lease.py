@@ -45,6 +45,24 @@ def leased(step: Step, model: ModelSpec, placement: Placement) -> Iterator[tuple
         leases.release(lease.token, pool=ask.pool)
 
 
+@contextmanager
+def kept_alive(step: Step, lease: Lease | None) -> Iterator[None]:
+    """Renew a lease from this process while the block lasts, for a program that has no heartbeat of its own and ends with this process."""
+    from platform_assets.stages.training.heartbeat import Heartbeat, LeaseFile
+    from resources import leases
+
+    if lease is None:
+        yield
+        return
+    file = LeaseFile(step.parts.leases.dsn, lease.token, leases.LEASE_SECONDS)
+    heartbeat = Heartbeat(file, on_lost=lambda: step.context.log.warning(heartbeat.sentence))
+    heartbeat.start()
+    try:
+        yield
+    finally:
+        heartbeat.stop()
+
+
 def lease_ask(step: Step, model: ModelSpec, placement: Placement) -> LeaseAsk | None:
     """Return what a training asks of the pool of GPUs; None where it runs on the CPU.
 

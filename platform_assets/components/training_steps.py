@@ -17,6 +17,7 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.onlookers import onlookers, show_progress
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
+from platform_assets.components.training_lease import devices_of, kept_alive, leased
 from platform_assets.errors import TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
@@ -72,8 +73,10 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     return Outcome(record, digest, metadata)
 
 
-def run_program(step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, placement: Placement) -> None:
-    """Run one of our programs through Dagster Pipes, so that its metrics and progress show live in the run."""
+def run_program(
+    step: Step, module: str, spec: dict[str, Any], folder: Path, paths: dict[str, Path], *, model: ModelSpec, placement: Placement
+) -> None:
+    """Run one of our programs through Dagster Pipes, so that its metrics and progress show live in the run; GPUs are leased for it."""
     from dagster._core.errors import DagsterPipesExecutionError  # has no public name
 
     from resources.machine import pinned
@@ -91,9 +94,14 @@ def run_program(step: Step, module: str, spec: dict[str, Any], folder: Path, pat
         "--threads",
         str(placement.got.threads),
     ]
-    environment = {**child_environment(step.parts.settings), **placement.environment()}
     try:
-        with onlookers([show_progress(step)], paths["--out"]), pinned(placement):
+        with (
+            leased(step, model, placement) as (lease, _),
+            kept_alive(step, lease),
+            onlookers([show_progress(step)], paths["--out"]),
+            pinned(placement),
+        ):
+            environment = {**child_environment(step.parts.settings), **placement.environment(), **devices_of(step, lease)}
             dg.PipesSubprocessClient(env=environment).run(context=step.context, command=command)
     except DagsterPipesExecutionError as error:
         raise TrainingError(f"{module} failed: {error}. Its output stands in this step's stderr.") from error
@@ -117,7 +125,7 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
             "--out": work / "out",
         }
         placement = step.place(threads=model.training.threads)
-        run_program(step, "platform_assets.stages.compression", spec, work, paths, placement=placement)
+        run_program(step, "platform_assets.stages.compression", spec, work, paths, model=model, placement=placement)
         result = _store_candidates(step, work / "out")
         parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
         shutil.rmtree(work)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from supervised import World
 
-from platform_assets.components.training_lease import devices_of, lease_ask
+from platform_assets.components.training_lease import devices_of, kept_alive, lease_ask
 from platform_assets.specs.compute import SlaSpec
 from platform_assets.specs.leases import GPU_POOL, Lease
 from platform_assets.stages.admission.urgency import queue_priority
@@ -70,8 +70,8 @@ def test_who_must_start_sooner_asks_with_more_of_a_head_start(step_on, impact, m
 
 
 @pytest.mark.parametrize("tag", ["0", "-3", "soon"])
-def test_a_run_that_admission_did_not_place_has_no_head_start(step_on, tag):
-    assert lease_ask(*step_on(TWO_GPUS, declared=None, priority=tag)).priority == 0
+def test_a_run_that_admission_did_not_place_queues_as_a_normal_one(step_on, tag):
+    assert lease_ask(*step_on(TWO_GPUS, declared=None, priority=tag)).priority == -6 * 60
 
 
 def test_a_lease_shows_its_own_devices_alone(step_on):
@@ -86,3 +86,16 @@ def test_slots_that_several_machines_share_name_no_device_of_this_one(step_on):
     lease = Lease("t", "p", (5,), "t", "gpu", "")
     assert devices_of(step_on(TWO_GPUS, declared=8, dsn="postgresql://x")[0], lease) == {}
     assert devices_of(step_on(NO_GPU, declared=8)[0], lease) == {}
+
+
+def test_a_program_without_a_heartbeat_has_its_lease_kept_by_the_process_it_ends_with(step_on, monkeypatch):
+    monkeypatch.setattr("resources.leases.LEASE_SECONDS", 0.6)
+    step, model, placement = step_on(TWO_GPUS, declared=2)
+    table, ask = step.parts.leases, lease_ask(step, model, placement)
+    with kept_alive(step, table.take(ask)):
+        time.sleep(1.3)
+        assert [lease.token for lease in table.held(GPU_POOL)] == [ask.ticket]
+    time.sleep(0.7)
+    assert table.held(GPU_POOL) == []
+    with kept_alive(step, None):
+        assert table.held(GPU_POOL) == []
