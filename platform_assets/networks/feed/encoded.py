@@ -63,11 +63,10 @@ class EncodedSplit:
 
     def take(self, rows: NDArray[np.int64]) -> Batch:
         """Give the rows with these ascending numbers, in memory."""
-        return self.layout.unpack(torch.from_numpy(self.read(rows)))
+        return self.layout.unpack(torch.from_numpy(self.read(rows, out=np.empty((len(rows), self.layout.row_bytes), np.uint8))))
 
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Copy the rows with these ascending numbers: uint8 [n, row_bytes]."""
-        out = np.empty((len(rows), self.layout.row_bytes), np.uint8)
+    def read(self, rows: NDArray[np.int64], *, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Copy the rows with these ascending numbers into `out`, uint8 [n, row_bytes]."""
         start = 0
         for part in self.parts:
             low, high = np.searchsorted(rows, [start, start + len(part)])

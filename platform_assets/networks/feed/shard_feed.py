@@ -68,24 +68,29 @@ class ShardFeed:
         order = EpochOrder(self.rows, blocks=self._blocks, seed=self._seed, epoch=epoch)
         first = int(np.searchsorted(order.starts, start * self._part.batch, side="right")) - 1
         last = int(np.searchsorted(order.starts, self.steps * self._part.batch, side="left"))
+        # Two buffers in turn: windows of their own, made in a thread an epoch, stayed with the allocator (80 MB seen after 20 epochs).
+        length = min(self.rows, self._blocks.rows * self._blocks.window)
+        buffers = [np.empty((length, self._split.layout.row_bytes), np.uint8) for _ in range(2)]
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
-            ahead = reader.submit(self._window, order, first, start)
+            ahead = reader.submit(self._window, order, first, start, buffers[first % 2])
             for number in range(first + 1, last):
-                window, ahead = ahead, reader.submit(self._window, order, number, start)
-                yield window.result()
+                window = ahead.result()
+                ahead = reader.submit(self._window, order, number, start, buffers[number % 2])
+                yield window
             yield ahead.result()
 
-    def _window(self, order: EpochOrder, number: int, start: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def _window(self, order: EpochOrder, number: int, start: int, buffer: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         rows, dealt = order.window(number)
         positions = np.arange(order.starts[number], order.starts[number + 1])
         step, place = np.divmod(positions, self._part.batch)
         mine = (step >= start) & (step < self.steps) & (place >= self._part.first) & (place < self._part.end)
         if mine.all():
-            return self._split.read(rows), dealt
+            return self._split.read(rows, out=buffer[: len(rows)]), dealt
         dealt = dealt[mine]
         needed = np.zeros(len(rows), bool)
         needed[dealt] = True
-        return self._split.read(rows[needed]), (np.cumsum(needed) - 1)[dealt]
+        rows = rows[needed]
+        return self._split.read(rows, out=buffer[: len(rows)]), (np.cumsum(needed) - 1)[dealt]
 
     def _copied_ahead(self, epoch: int, start: int) -> Iterator[Batch]:
         """Copy each batch from pinned memory on a stream of its own, some batches before it is asked for."""
