@@ -35,11 +35,11 @@ class Jobs:
         Such a run never comes to the coordinator, so admission is asked here: a budget holds for it as for any other.
         """
         job, run_id = self.repository.get_job(name), str(uuid.uuid4())
-        self._admit(name, run_id, sorted(list(key.path) for key in job.asset_layer.selected_asset_keys))
+        keys = sorted(list(key.path) for key in job.asset_layer.selected_asset_keys)
+        self._admit(name, run_id, keys)
+        tags = {"falaj/actor": "falaj run", gate.PRIORITY: str(gate.admission_of(self.parts).priority(keys))}
         try:
-            result = job.execute_in_process(
-                instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags={"falaj/actor": "falaj run"}
-            )
+            result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags=tags)
         finally:
             self.parts.ledger.settle(run_id)
         if not result.success:

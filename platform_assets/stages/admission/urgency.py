@@ -36,6 +36,6 @@ def queue_priority(asked_at: float, *, slas: Iterable[SlaSpec]) -> int:
 def head_start(priority: int, *, at: float) -> int:
     """Return a queue priority as minutes of head start at a moment: minus the time left to the virtual deadline.
 
-    Whoever queues elsewhere by the time of asking, with this head start, queues in the same order; nil for a run without a priority.
+    Whoever queues elsewhere by the time of asking, with this head start, queues in the same order; one without a priority is a normal one.
     """
-    return round((at - (_HORIZON - priority)) / 60) if priority > 0 else 0
+    return round((at - (_HORIZON - (priority if priority > 0 else queue_priority(at, slas=())))) / 60)

@@ -63,6 +63,7 @@ def test_within_it_is_promised_its_cost_until_it_ends(tiny: TinyHome, jobs: Jobs
         jobs.run(keys.train_job(MODEL))
     assert tiny.parts.ledger.promised_runs() == {}
     (run,) = jobs.instance.get_runs()
+    assert int(run.tags["dagster/priority"]) > 0, "it queues for GPUs like any other"
     (entry,) = [entry for entry in tiny.parts.ledger.entries(Month.of(time.time())) if entry.run_id == run.run_id]
     assert (entry.tenant, entry.model, entry.stage, entry.outcome) == ("tests", MODEL, "dataset/ingested", "failed")
     assert entry.asked.profile == "dear"

@@ -114,6 +114,6 @@ def test_a_queue_by_time_of_asking_with_the_head_start_has_the_same_order(arriva
             assert (place < other_place) == (run.deadline < other.deadline)
 
 
-def test_a_run_without_a_priority_has_no_head_start():
-    assert head_start(0, at=NOW) == 0
+def test_a_run_without_a_priority_queues_as_a_normal_one_asked_for_now():
+    assert head_start(0, at=NOW) == head_start(queue_priority(NOW, slas=[SlaSpec()]), at=NOW) == -6 * 60
     assert head_start(queue_priority(NOW, slas=[SlaSpec(impact="low")]), at=NOW) == -24 * 60
