@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from platform_assets.errors import PreemptedError
 from platform_assets.measures import measure
+from platform_assets.networks.course import Course
 from platform_assets.networks.feed.tensors import TensorFeed
 from platform_assets.networks.launch import highest, open_fabric
-from platform_assets.networks.loop import Course, Loop
+from platform_assets.networks.loop import Loop
 from platform_assets.networks.plans import RunPlan
 from platform_assets.networks.preprocessing import category_ids
 from platform_assets.networks.tokens import encode_texts

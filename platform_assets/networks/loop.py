@@ -11,8 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,45 +21,22 @@ from torch import nn
 from platform_assets.errors import DivergedError, PreemptedError, TrainingError
 from platform_assets.networks import snapshots
 from platform_assets.networks.blocks import recompute_activations
-from platform_assets.networks.companions import Figures
+from platform_assets.networks.course import Course, difference
 from platform_assets.networks.launch import highest, total
 from platform_assets.networks.modules import loss_of, read_optimisation
 from platform_assets.networks.snapshots import Average
 from platform_assets.networks.states import States
-from platform_assets.networks.stopping import Stop
 from platform_assets.networks.trace import Trace
-from platform_assets.networks.trail import Trail
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
-    from platform_assets.networks.companions import Report
     from platform_assets.networks.feed.protocol import Batch, Feed
-    from platform_assets.networks.launch import LoggedFabric
-    from platform_assets.networks.plans import RunPlan, TrainingPlan
 
 PULSE_SECONDS = 0.5
 LINE_SECONDS = 30.0  # between progress lines within an epoch
 SETBACKS = 2  # falls back to a checkpoint with half the learning rate before a training is given up
 MEMORY = 0.98  # of the moving average of the weights, per step; shorter early on
-
-
-Judge = Callable[[nn.Module], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How one training runs and whom it tells; without a `folder` nothing is kept and it cannot be resumed."""
-
-    plan: TrainingPlan
-    run: RunPlan
-    fabric: LoggedFabric
-    report: Report
-    name: str
-    folder: Path | None = None
-    stop: Stop = field(default_factory=Stop)
-    figures: Figures = field(default_factory=Figures)
-    trail: Trail = field(default_factory=Trail)
 
 
 class _NotFiniteError(Exception):
@@ -293,7 +269,7 @@ class Loop:
     def _put(self, state: Mapping[str, Any]) -> None:
         if state["identity"] != self._identity():
             raise TrainingError(
-                f"{self._course.folder} holds the state of another training: {_difference(state['identity'], self._identity())}; "
+                f"{self._course.folder} holds the state of another training: {difference(state['identity'], self._identity())}; "
                 "give an empty folder for --out"
             )
         snapshots.put_module(self._module, state["module"])
@@ -391,10 +367,3 @@ class Loop:
             return None
         left = self._course.plan.epochs * self._feed.steps - self._done
         return Trace(self._course.folder / "trace.json.gz", steps=self._course.run.trace_steps, total=left)
-
-
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    if before["rows"] != now["rows"]:
-        return f"{before['rows']} rows then, {now['rows']} now"
-    names = [name for name, value in now["plan"].items() if before["plan"].get(name) != value]
-    return ", ".join(f"{name} was {before['plan'].get(name)!r} and is {now['plan'][name]!r}" for name in names)

@@ -22,12 +22,13 @@ import torch
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.architectures.text_transformer import SPREAD
 from platform_assets.networks.companions import Figures
+from platform_assets.networks.course import Course
 from platform_assets.networks.feed.encoded import EncodedSplit
 from platform_assets.networks.feed.layout import Layout
 from platform_assets.networks.feed.shard_feed import ShardFeed
 from platform_assets.networks.fitting import Classifier, Lesson
 from platform_assets.networks.launch import open_fabric
-from platform_assets.networks.loop import Course, Loop
+from platform_assets.networks.loop import Loop
 from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.networks.preprocessing import Preprocessing
 from platform_assets.networks.tokens import FIRST, Tokeniser

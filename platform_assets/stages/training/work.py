@@ -17,12 +17,13 @@ from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
 from platform_assets.networks.companions import Figures, place_here
 from platform_assets.networks.conditions import conditions_here, note_conditions
+from platform_assets.networks.course import Course
 from platform_assets.networks.feed.cache import ShardCache
 from platform_assets.networks.feed.encoded import encode_splits, fit_once
 from platform_assets.networks.feed.shard_feed import ShardFeed
 from platform_assets.networks.fitting import Classifier, Lesson, hidden_shares, predict_together
 from platform_assets.networks.launch import open_fabric
-from platform_assets.networks.loop import Course, Loop
+from platform_assets.networks.loop import Loop
 from platform_assets.networks.program import use_threads
 from platform_assets.networks.shards import read_schema
 from platform_assets.networks.snapshots import seed_chance, take_module

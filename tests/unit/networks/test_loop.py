@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from platform_assets.errors import DivergedError, PreemptedError, TrainingError
+from platform_assets.networks.course import Course
 from platform_assets.networks.feed.tensors import TensorFeed
 from platform_assets.networks.launch import open_fabric
-from platform_assets.networks.loop import Course, Loop
+from platform_assets.networks.loop import Loop
 from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.networks.stopping import Stop
 
