@@ -37,7 +37,7 @@ class TextTransformer(FeatureTokens):
         features = self.feature_tokens(numeric, ids)
         seen = tokens != PAD
         read = torch.cat([self.pieces(tokens) + self.position, *features], dim=1)
-        if not torch.jit.is_tracing() and bool(seen.all()):
+        if not torch.jit.is_tracing() and _is_whole(seen):
             return self.encoder(read)  # without a mask the kernels are faster
         logits: Tensor = self.encoder(read, nn.functional.pad(seen, (0, read.shape[1] - tokens.shape[1]), value=True))
         return logits
@@ -45,6 +45,11 @@ class TextTransformer(FeatureTokens):
     def prunable(self) -> list[nn.Linear]:
         """Layers whose output channels may be cut."""
         return self.encoder.prunable()
+
+
+@torch.compiler.disable  # it asks for a value in the midst of the graph: compiled parts end before it and begin after it
+def _is_whole(seen: Tensor) -> bool:
+    return bool(seen.all())
 
 
 def build(plan: TrainingPlan, *, preprocessing: Preprocessing, classes: int) -> nn.Module:
