@@ -54,7 +54,7 @@ def start_host(names, side: int, inputs, out):
     command = [
         "ip", "netns", "exec", names[side], sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2", "--nproc-per-node=1",
         "--max-restarts=20", "--monitor-interval=0.5", "--rdzv-backend=c10d", f"--rdzv-endpoint={ADDRESS[0]}:29500", "--rdzv-id=falaj",
-        f"--rdzv-conf=is_host={1 - side},last_call_timeout=10", f"--local-addr={ADDRESS[side]}", "-m", "--", "platform_assets.stages.training",
+        f"--rdzv-conf=is_host={1 - side},last_call_timeout=5,keep_alive_interval=2", f"--local-addr={ADDRESS[side]}", "-m", "--", "platform_assets.stages.training",
         f"--data={inputs / 'data'}", f"--spec={inputs / 'spec.json'}", f"--run={inputs / 'run.json'}", f"--out={out}",
     ]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "cable", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
