@@ -48,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     if before is None and (given.out / "result.json").is_file():  # killed between its last two files
         with Ending(given.out, trail=Trail(), rank=place.rank):
             return CODES["finished"]
-    stop, trail = Stop(), Trail()
-    stop.listen()
+    trail = Trail()
     with Ending(given.out, trail=trail, rank=place.rank) as ending:
+        stop = Stop(at_last=ending.give_up)
+        stop.listen()
         _run(given, stop=stop, trail=trail, keeps_lease=place.rank == 0)
     return ending.code
 

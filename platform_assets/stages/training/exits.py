@@ -84,6 +84,14 @@ class Ending:
         sys.stderr.write(f"{sentence}\n")
         return outcome != "failed" or isinstance(error, FalajError)
 
+    def give_up(self, reason: str) -> None:
+        """End this process now, as preempted: the work was asked to end and did not; the newest checkpoint on disk is what is left."""
+        sentence = f"The training was {reason} and did not come to an end by itself; a new start goes on from the newest checkpoint."
+        trail = self._trail
+        seconds = round(time.monotonic() - self._start, 3)
+        self._write(Exit("preempted", CODES["preempted"], sentence, trail.step, seconds, trail.restored_from, trail.lost_steps))
+        os._exit(CODES["preempted"])
+
     def _write(self, ended: Exit) -> None:
         """Only rank 0 knows of a good end; of a bad one whoever meets it first speaks: what the others see is its silence."""
         if self._rank != 0 and ended.outcome in {"finished", "preempted"}:

@@ -128,6 +128,11 @@ def slow_steps() -> None:
     _around_the_step(lambda number, loss: time.sleep(0.01))
 
 
+def stick() -> None:
+    """Never come back from step 30."""
+    _around_the_step(lambda number, loss: time.sleep(600) if number == 30 else None)
+
+
 def lose_a_number_once() -> None:
     """Give one loss that is no number, at step 100 of this start."""
     _around_the_step(lambda number, loss: loss * float("nan") if number == 100 else None)

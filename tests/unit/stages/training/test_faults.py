@@ -114,6 +114,19 @@ def test_asked_to_stop_while_a_checkpoint_is_written_it_ends_in_time_with_both_w
     assert_the_same_training(out, undisturbed)
 
 
+def test_asked_to_stop_while_it_is_stuck_it_ends_all_the_same_and_goes_on_from_its_checkpoint(inputs, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    child = start(inputs, out, before=starts.stick, values={"platform_assets.networks.stopping:GRACE_SECONDS": 0.5})
+    wait_for(lambda: reached(out) == 29 and "step-000000020.json" in states(out), child=child)
+    os.kill(child.pid, signal.SIGTERM)
+    assert finish(child, seconds=10) == 75
+    assert ended(out)["outcome"] == "preempted"
+    assert "newest checkpoint" in ended(out)["sentence"]
+    assert finish(start(inputs, out)) == 0
+    assert ended(out)["lost_steps"] == 9
+    assert_the_same_training(out, undisturbed)
+
+
 def test_memory_that_runs_out_is_an_outcome_of_its_own_and_smaller_parts_fit(inputs, tmp_path):
     out, wide = tmp_path / "out", replace(PLAIN, width=65536, depth=1, batch_size=2048, epochs=1)
     judged_in_small_parts = {"platform_assets.networks.fitting:CHUNK": 64}
