@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from platform_assets import ports
+    from platform_assets.specs.spending import Asked
     from platform_assets.stages.placement.binding import Binding
     from resources.parts import Parts
 
@@ -104,6 +105,17 @@ class Step:
         self.context.log.info(sentence)
 
 
+def held_on(profile: str, parts: Parts) -> Asked:
+    """Return what a step on this profile holds here; without its GPUs it works on the CPU, which costs what the default profile does."""
+    from resources.machine import look_at_machine
+
+    compute = parts.catalogue.compute
+    asked = asked_of(profile, compute.profiles[profile])
+    if not asked.gpus or compute.gpus or look_at_machine().gpus:
+        return asked
+    return replace(asked, gpus=0, nodes=1, price_aed_per_hour=compute.profiles[compute.default].price_aed_per_hour)
+
+
 def build_step(
     key: Sequence[str],
     work: Callable[[Step], Outcome | None],
@@ -182,7 +194,7 @@ def _measured(key: Sequence[str], context: dg.AssetExecutionContext, parts: Part
     """Open the ledger for a step, by the same rules by which admission expected its cost."""
     catalogue = parts.catalogue
     tenant, model = payer_of(key, models=catalogue.models, run_model=context.run.tags.get(MODEL_TAG))
-    asked = asked_of(*catalogue.profile_of_asset(key))
+    asked = held_on(catalogue.profile_of_asset(key)[0], parts)
     return parts.ledger.measure(model=model, stage=stage_of(key), run_id=context.run.run_id, tenant=tenant, asked=asked)
 
 

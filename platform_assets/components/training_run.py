@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets.components.onlookers import Look, onlookers, show_progress
-from platform_assets.components.step import Step
+from platform_assets.components.step import Step, held_on
 from platform_assets.components.training_command import TrainingJob, write_command
 from platform_assets.components.training_lease import devices_of, leased
 from platform_assets.errors import GivenUpError, StateError, TrainingError
-from platform_assets.stages.admission.payer import asked_of
 from platform_assets.stages.placement.resolution import Placement, resolve
 from platform_assets.stages.training.exits import EXIT, Exit, read_exit
 from platform_assets.stages.training.retry import FINISHED, OUT_OF_MEMORY, Memory, Retry, Stop, Try, decide, judge
@@ -168,7 +167,7 @@ class _Supervisor:
         """Say what the next start runs on, to the run and to the meter of its cost."""
         if profile != self._metered:
             self._metered = profile
-            self._step.meter.use(asked_of(profile, self._compute.profiles[profile]))
+            self._step.meter.use(held_on(profile, self._step.parts))
         return self._step.place(threads=self._job.model.training.threads, profile=profile)
 
     def _start(self, tried: Try) -> tuple[Attempt, Exit]:
