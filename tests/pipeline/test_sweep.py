@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_trials_are_runs_and_the_best_network_is_a_candidate_like_any_other(finished: Finished, tmp_path: Path) -> None:
-    live = finished.tiny.parts.serving.status(MODEL)["live"]
     answer = finished.tiny.falaj("sweep", MODEL, "--trials", "2", "--json", str(tmp_path / "found.json"))
     assert answer.returncode == 0, answer.stdout
     found = json.loads((tmp_path / "found.json").read_text())
@@ -38,12 +37,11 @@ def test_trials_are_runs_and_the_best_network_is_a_candidate_like_any_other(fini
         plan = json.loads((parts.artefacts.path(trained.digest) / "plan.json").read_text())
         assert {name: plan[name] for name in record.changes} == record.changes
         assert trained.calibration["auroc"] == pytest.approx(record.value)
-    assert parts.serving.status(MODEL)["live"] == live
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["nobody"], "no model of this name; declared: tiny_cancellations"), ([MODEL, "--trials", "0"], "0 is not in the range")],
+    [(["nobody"], "no model of this name; declared: tiny_cancellations"), ([MODEL, "--trials", "0"], "greater than or equal to 1")],
 )
 def test_what_cannot_be_searched_is_said_in_a_sentence(finished: Finished, arguments: list[str], sentence: str) -> None:
     answer = finished.tiny.falaj("sweep", *arguments)
