@@ -17,7 +17,7 @@ from tests.unit.stages.training import starts
 from tests.unit.stages.training.starts import PLAIN, RUN, ended, finish, lines, reached, start, wait_for, write_inputs, write_plans
 
 # Masks are drawn by each rank for itself; without any, ranks must compute what one process does but for the order of sums.
-CALM = replace(PLAIN, architecture="tabular_transformer", dropout=0.0, epochs=3, batch_size=33)
+CALM = replace(PLAIN, architecture="tabular_transformer", dropout=0.0, epochs=1, batch_size=33)
 NOTHING_HIDDEN = {"platform_assets.networks.fitting:HIDDEN": 0.0, "platform_assets.networks.fitting:HIDDEN_LOOK_UP": 0.0}
 
 
@@ -43,13 +43,13 @@ def start_together(inputs, out, *, plans=None, world=2, **more):
 
 
 def assert_close(out, other):
-    """Hold all weights together: Adam makes whole steps of the rounding where a gradient is nothing but rounding."""
     one, two = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (out, other))
     assert one.keys() == two.keys()
-    one, two = (torch.cat([weight.flatten() for weight in state.values()]) for state in (one, two))
-    assert (one - two).norm() / two.norm() < 2e-3
+    for name, weight in one.items():
+        if not name.endswith("key_value.bias"):  # a key's has no gradient but rounding, and Adam makes whole steps of that
+            torch.testing.assert_close(weight, two[name], atol=2e-5, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
     said = [np.load(folder / "predictions_holdout.npy") for folder in (out, other)]
-    np.testing.assert_allclose(said[0], said[1], atol=2e-3)
+    np.testing.assert_allclose(said[0], said[1], atol=1e-5)
 
 
 @pytest.mark.parametrize(("strategy", "micro_batches"), [("ddp", 3), ("fsdp2", 1)])
