@@ -85,7 +85,9 @@ def test_torchrun_starts_a_killed_worker_again_and_the_training_goes_on_from_its
         "-m", "--", "platform_assets.stages.training", f"--data={inputs / 'data'}", f"--spec={tmp_path / 'spec.json'}",
         f"--run={tmp_path / 'run.json'}", f"--out={out}",
     ]  # fmt: skip
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL) as torchrun:
+    # Sharing torchrun's store, workers of the second round may look for each other at the first one's addresses.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as torchrun:
         wait_for(lambda: any(line["at"] for line in lines(out, "checkpoint")), seconds=120)
         workers = subprocess.run(["pgrep", "-P", str(torchrun.pid)], capture_output=True, text=True, check=True).stdout.split()
         os.kill(int(workers[-1]), signal.SIGKILL)
