@@ -23,6 +23,10 @@ QUIET = {
 }
 
 
+# torchrun: with a store shared between rounds, processes that start again or come back wait for each other for ever (torch 2.13).
+STEADY = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+
+
 @dataclass(frozen=True)
 class Variable:
     """An environment variable that a user may set."""
@@ -223,4 +227,4 @@ def silence_telemetry() -> None:
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """Environment for a process that this platform starts: same home, telemetry off."""
     ours = {"FALAJ_HOME": str(settings.home.root), "FALAJ_ENV": settings.environment, "FALAJ_DEFS": str(settings.defs_root)}
-    return {**os.environ, **QUIET, **ours, "DAGSTER_HOME": str(settings.home.instance), **extra}
+    return {**os.environ, **QUIET, **STEADY, **ours, "DAGSTER_HOME": str(settings.home.instance), **extra}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
@@ -23,7 +24,7 @@ from resources.trainings import TrainingFolder
 
 TESTS = Path(__file__).parent
 DEFS = TESTS / "pipeline" / "defs"
-FAKE = (sys.executable, str(TESTS / "fake_trainer.py"))
+FAKE = "fake_trainer"
 KEY = "tiny-0123456789abcdef"
 
 
@@ -41,7 +42,7 @@ class World:
             (self.data / "behave.json").write_text(json.dumps(behave))
 
     @property
-    def program(self) -> tuple[str, ...]:
+    def program(self) -> str:
         """The stand-in, where it was told what to do; else the real trainer."""
         return FAKE if (self.data / "behave.json").exists() else TRAINER
 
@@ -82,7 +83,8 @@ class World:
                     )
             return dg.MaterializeResult(metadata={})
 
-        with dg.DagsterInstance.ephemeral() as instance:
+        found = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}  # the trainer is a module
+        with dg.DagsterInstance.ephemeral() as instance, patch.dict(os.environ, found):
             try:
                 dg.materialize([trained], resources={"parts": parts}, instance=instance)
             finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,19 +14,20 @@ from platform_assets.specs.leases import Lease
 from platform_assets.specs.model import ModelSpec, TrainingSpec
 from platform_assets.stages.placement.resolution import Placement
 from platform_assets.stages.training.retry import Try
+from platform_assets.stages.training.torchrun import python_arguments
 
-TRAINER = (sys.executable, "-m", "platform_assets.stages.training")
+TRAINER = "platform_assets.stages.training"
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What is to be trained, on which profile to begin with; `program` is the command that trains."""
+    """What is to be trained, on which profile to begin with; `program` is the module that trains."""
 
     model: ModelSpec
     data: Path
     profile: str
     warm_start: Path | None = None
-    program: Sequence[str] = TRAINER
+    program: str = TRAINER
 
 
 def run_plan(training: TrainingSpec, *, micro_batches: int) -> RunPlan:
@@ -63,11 +63,6 @@ def write_command(
     paths["--cache"] = placement.cache_folder(step.parts.settings.home.cache)
     if job.warm_start is not None:
         paths["--warm-start"] = job.warm_start
-    program = list(job.program)
-    if got.processes > 1:
-        module = program[program.index("-m") :]
-        # Without the `--` torchrun reads our --run as its own --run-path.
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={got.processes}"]
-        program = [sys.executable, *torchrun, "-m", "--", *module[1:]]
+    program = [sys.executable, *python_arguments(job.program, processes=got.processes)]
     flags = [text for flag, path in paths.items() for text in (flag, str(path))]
     return [*program, *flags, "--cache-bytes", str(parse_memory(storage.cache))]

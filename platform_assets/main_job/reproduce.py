@@ -15,6 +15,7 @@ from platform_assets.main_job.operations import find_release
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import TablePin, from_mapping
+from platform_assets.stages.training.torchrun import python_arguments
 from resources.settings import Settings, child_environment
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
     if last is not None:
         files["run"] = asdict(last.run_plan())
     out.mkdir()
-    command = [sys.executable, "-m", *_launcher(last.processes if last else 1), "platform_assets.stages.training"]
+    command = [sys.executable, *python_arguments("platform_assets.stages.training", processes=last.processes if last else 1)]
     for name, value in files.items():
         file = out.parent / f"{name}.json"
         file.write_text(json.dumps(value))
@@ -166,11 +167,6 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
     if process.returncode != 0:
         last_words = (said.strip().splitlines() or ["it said nothing"])[-1]
         raise TrainingError(f"the training made again ended with status {process.returncode}: {last_words}")
-
-
-def _launcher(processes: int) -> list[str]:
-    # Without the `--` torchrun reads our --run as its own --run-path.
-    return [] if processes == 1 else ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
 
 
 def _gone_sentence(gone: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from platform_assets.errors import FalajError
 from platform_assets.main_job.bench.core import Row, describe_row, interleave, judge_row, run_contestant
 from platform_assets.networks.plans import RunPlan, TrainingPlan
+from platform_assets.stages.training.torchrun import python_arguments
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,12 +162,10 @@ def _train(folder: Path, plan: TrainingPlan, run: RunPlan, *, processes: int = 1
         work = Path(name)
         (work / "run.json").write_text(json.dumps(asdict(run)))
         spec = _write_plan(work / "spec.json", plan)
-        # Without the `--` torchrun reads our --run as its own --run-path.
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
-        start = ["-m"] if processes == 1 else torchrun
         command = [
-            sys.executable, *start, "platform_assets.stages.training", "--data", str(folder / data), "--spec", str(spec),
-            "--run", str(work / "run.json"), "--out", str(work / "out"), "--cache", str(folder / "cache"),
+            sys.executable, *python_arguments("platform_assets.stages.training", processes=processes),
+            "--data", str(folder / data), "--spec", str(spec), "--run", str(work / "run.json"),
+            "--out", str(work / "out"), "--cache", str(folder / "cache"),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -33,8 +33,16 @@ def test_one_bit_is_too_much_under_the_same_conditions_however_good_the_metric()
     ("recorded", "again", "why"),
     [
         ((replace(HERE, threads=1),), HERE, "threads 1 first, 2 then"),
-        ((replace(HERE, processor="Ice Lake", torch="2.14.0"),), HERE, "processor Ice Lake first, Zen then, torch 2.14.0 first, 2.13.0 then"),
-        ((HERE, replace(HERE, micro_batches=2)), replace(HERE, micro_batches=2), "own conditions changed underway: micro_batches 1 first, 2 then"),
+        (
+            (replace(HERE, processor="Ice Lake", torch="2.14.0"),),
+            HERE,
+            "processor Ice Lake first, Zen then, torch 2.14.0 first, 2.13.0 then",
+        ),
+        (
+            (HERE, replace(HERE, micro_batches=2)),
+            replace(HERE, micro_batches=2),
+            "own conditions changed underway: micro_batches 1 first, 2 then",
+        ),
         ((GPU,), GPU, "sums on NVIDIA H200 have no fixed order"),
         ((), HERE, "was not noted"),
     ],
