@@ -5,6 +5,7 @@ No wall time enters: `created` is the newest event of the training set. Storing,
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict
 from datetime import date, datetime
@@ -73,7 +74,8 @@ def write_bundle(
         "lineage.json": to_json(lineage),
         "candidates.json": to_json({"selection": asdict(selection), "not_made": [asdict(one) for one in search.rejected]}),
         "profile.json": profile,
-        "declaration.json": to_json({"model": _declared(model), "dataset": _declared(dataset)}),
+        # In the declared order, which is the order of features: sorted by name it would be another training set.
+        "declaration.json": json.dumps({"model": _declared(model), "dataset": _declared(dataset)}),
     }
     card: dict[str, Any] = {
         "model": model, "dataset": dataset, "selection": selection, "verdict": verdict, "training": training,
