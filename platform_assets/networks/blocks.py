@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from platform_assets.errors import TrainingError
+from platform_assets.networks.dropout import TokenDropout
 
 FUSED_FROM = 64  # tokens from which the fused kernel is used outside export: it keeps no [T, T] weights
 
@@ -34,20 +35,6 @@ class Attention(nn.Module):
             scores = (query * head**-0.5) @ key.transpose(-1, -2)
             mixed = (scores if seen is None else scores.masked_fill(~seen, float("-inf"))).softmax(-1) @ value
         return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-class TokenDropout(nn.Module):
-    """Drops whole tokens of what a layer adds: on a CPU the random numbers of a mask for each channel took a sixth of a training step."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.keep = 1 - share
-
-    def forward(self, added: Tensor) -> Tensor:
-        """Return [N, T, width], unchanged in evaluation mode."""
-        if not self.training or self.keep == 1:
-            return added
-        return added * added.new_empty(*added.shape[:2], 1).bernoulli_(self.keep).div_(self.keep)
 
 
 class Block(nn.Module):

@@ -63,7 +63,7 @@ class NumberEncoding(nn.Module):
         missing = torch.isnan(plain)
         known = torch.where(missing, self.median[self.plain], plain)
         scaled = (known.minimum(self.highest).maximum(self.lowest) - self.mean) * self.rates
-        steps = ((known.unsqueeze(-1) - self.starts) * self.slopes).clamp(0.0, 1.0)
+        steps = (known.unsqueeze(-1) - self.starts).mul_(self.slopes).clamp_(0.0, 1.0)
         return torch.cat([steps, scaled.unsqueeze(-1), missing.to(numbers.dtype).unsqueeze(-1)], dim=-1)
 
     def cycles(self, numbers: Tensor) -> Tensor:
@@ -74,8 +74,18 @@ class NumberEncoding(nn.Module):
         return torch.cat([angles.sin(), angles.cos(), missing.to(numbers.dtype).unsqueeze(-1)], dim=-1)
 
 
-def embed_categories(preprocessing: Preprocessing, width: int) -> nn.Embedding:
+class SummedRows(nn.Embedding):
+    """Indices [N, C] -> the sum of their rows [N, width]: rows that are added up need not be written out, [N, C, width], first."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Sum; a graph in the making gets the two plain operators that ONNX has."""
+        if torch.jit.is_tracing():
+            return super().forward(ids).sum(1)
+        return nn.functional.embedding_bag(ids, self.weight, mode="sum")
+
+
+def embed_categories(preprocessing: Preprocessing, width: int, *, kind: type[nn.Embedding] = nn.Embedding) -> nn.Embedding:
     """Make one table for all category columns; rows follow `Preprocessing.offsets`."""
-    table = nn.Embedding(max(1, sum(column.size for column in preprocessing.categories)), width)
+    table = kind(max(1, sum(column.size for column in preprocessing.categories)), width)
     nn.init.normal_(table.weight, std=0.1)
     return table

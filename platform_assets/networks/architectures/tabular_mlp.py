@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from platform_assets.errors import TrainingError
-from platform_assets.networks.encoding import NumberEncoding, embed_categories
+from platform_assets.networks.dropout import Dropout
+from platform_assets.networks.encoding import NumberEncoding, SummedRows, embed_categories
 from platform_assets.networks.tokens import PAD
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class TabularMlp(nn.Module):
         self.image_rate = 1.0 / preprocessing.image_scale
         count, dates = len(self.numbers.plain), len(self.numbers.dates)
         self.has_categories = bool(preprocessing.categories)
-        self.table = embed_categories(preprocessing, plan.width) if self.has_categories else None
+        self.table = embed_categories(preprocessing, plan.width, kind=SummedRows) if self.has_categories else None
         # A category's row in the table is its share of the first layer: a sum of looked-up rows is one wide layer over one-hot inputs.
         self.first = nn.Linear(count * self.numbers.channels + dates * self.numbers.date_channels + preprocessing.image_size, plan.width)
         # So is a text: the mean of its pieces' rows. Row 0, padding, stays nought.
@@ -33,7 +34,7 @@ class TabularMlp(nn.Module):
         self.pieces = nn.Embedding(text.size, plan.width, padding_idx=PAD) if text is not None else None
         self.hidden = nn.ModuleList(nn.Linear(plan.width, plan.width) for _ in range(plan.depth - 1))
         self.head = nn.Linear(plan.width, classes)
-        self.dropout = nn.Dropout(plan.dropout)
+        self.dropout = Dropout(plan.dropout)
 
     def forward(self, numeric: Tensor, ids: Tensor, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Return logits [N, classes]."""
@@ -44,15 +45,15 @@ class TabularMlp(nn.Module):
             parts.append(self.numbers.cycles(numeric).flatten(1))
         if image.shape[1]:
             parts.append(image * self.image_rate)
-        hidden = self.first(torch.cat(parts, dim=1)) if parts else self.first.bias
+        hidden = self.first(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)) if parts else self.first.bias
         if self.table is not None:
-            hidden = hidden + self.table(ids).sum(1)
+            hidden = hidden + self.table(ids)
         if self.pieces is not None and tokens is not None:
             count = (tokens != PAD).sum(1, keepdim=True).clamp(min=1)
             hidden = hidden + self.pieces(tokens).sum(1) / count
-        hidden = self.dropout(torch.relu(hidden))
+        hidden = self.dropout(hidden.relu())
         for layer in self.hidden:
-            hidden = self.dropout(torch.relu(layer(hidden)))
+            hidden = self.dropout(layer(hidden).relu_())
         logits: Tensor = self.head(hidden)
         return logits
 
