@@ -21,6 +21,7 @@ from torch import nn
 from platform_assets.errors import DivergedError, PreemptedError, TrainingError
 from platform_assets.networks import snapshots
 from platform_assets.networks.blocks import recompute_activations
+from platform_assets.networks.compiling import compile_network, refusal_told
 from platform_assets.networks.course import Course, difference
 from platform_assets.networks.launch import highest, total
 from platform_assets.networks.modules import loss_of, read_optimisation
@@ -61,8 +62,7 @@ class Loop:
         if run.gradient_checkpointing:
             recompute_activations(module)
         if run.compile:
-            network = getattr(module, "network", module)
-            network.compile()
+            compile_network(module)
         self._model = fabric.setup_module(module)
         self._optimiser, self._scheduler, self._every_step = read_optimisation(module.configure_optimizers())
         self._stepper: Any = fabric.setup_optimizers(self._optimiser)
@@ -99,8 +99,9 @@ class Loop:
         try:
             while self._epoch < self._course.plan.epochs:
                 try:
-                    self._run_epoch(trace)
-                    self._close_epoch()
+                    with refusal_told() if self._course.run.compile else nullcontext():
+                        self._run_epoch(trace)
+                        self._close_epoch()
                 except _NotFiniteError:
                     self._fall_back()
             self._save()

@@ -6,8 +6,9 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,41 @@ def test_activations_computed_again_leave_the_weights_as_they_are_bit_for_bit(tm
         train_here(data, plan=plan("text_transformer", kind=kind), out=tmp_path / name, run=run)
     one, other = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in "ab")
     assert all(torch.equal(weight, other[name]) for name, weight in one.items())
+
+
+def test_in_mixed_precision_weights_stay_whole_and_answers_near(tmp_path):
+    data = write_set(tmp_path / "data", tabular(1500), TABULAR)
+    found = {
+        precision: train_here(data, plan=replace(plan("tabular_transformer", epochs=10), precision=precision), out=tmp_path / precision)
+        for precision in ("32-true", "bf16-mixed")
+    }
+    said = {name: np.load(tmp_path / name / "predictions_holdout.npy") for name in found}
+    weights = torch.load(tmp_path / "bf16-mixed" / "checkpoint.pt", weights_only=True)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert 0 < np.abs(said["32-true"] - said["bf16-mixed"]).mean() < 0.02
+    assert found["bf16-mixed"].holdout["auroc"] == pytest.approx(found["32-true"].holdout["auroc"], abs=0.02)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_what_a_plain_one_does(tmp_path):
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    calm = replace(plan("tabular_mlp", epochs=2), dropout=0.0)
+    for name, compiled in (("plain", False), ("compiled", True)):
+        train_here(data, plan=calm, out=tmp_path / name, run=RunPlan(trace_steps=0, compile=compiled))
+    one, other = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("plain", "compiled"))
+    assert one.keys() == other.keys()
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_a_network_that_cannot_be_compiled_here_is_one_sentence(tmp_path, monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/g++"))
+    monkeypatch.setattr(config, "force_disable_caches", True)
+    data = write_set(tmp_path / "data", tabular(), TABULAR)
+    with pytest.raises(TrainingError, match=r"training\.compile was asked for .* install a C\+\+ compiler"):
+        train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "out", run=RunPlan(trace_steps=0, compile=True))
 
 
 def test_a_warm_start_takes_the_earlier_weights_over(tmp_path):
