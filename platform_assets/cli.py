@@ -275,7 +275,7 @@ def check() -> None:
 
 @app.command()
 def bench(
-    area: Annotated[str, typer.Argument(help="pipeline or training")] = "pipeline",
+    area: Annotated[str, typer.Argument(help="pipeline, training or rollout")] = "pipeline",
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

@@ -146,17 +146,20 @@ class CompressionSpec(Spec):
 
 
 class RolloutSpec(Spec):
-    """From shadow to live, by evidence."""
+    """From shadow to live, by evidence: how much harm is too much, and how often the verdict may be wrong."""
 
-    shadow_requests: PositiveInt = Field(
-        200, description="Requests that both versions answer, the champion for the caller, before the canary."
-    )
     canary_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field((10, 50), description="Shares of requests, step by step.")
-    min_requests: PositiveInt = Field(100, description="Canary requests before each step.")
-    max_error_share: float = Field(0.01, ge=0, le=1, description="Share of the challenger's requests that may fail.")
-    max_latency_ratio: PositiveFloat = Field(5.0, description="Challenger's p99 against the champion's.")
-    max_disagreement: float = Field(0.5, ge=0, le=1, description="Share of rows whose predicted class differs from the champion's.")
-    timeout: Span = Field(default="10m", validate_default=True, description="Without enough traffic until then the champion stays.")
+    min_requests: PositiveInt = Field(20, description="Fewest requests that the challenger sees at each step, whatever the evidence.")
+    max_error_share: float = Field(0.01, gt=0, le=1, description="Share of the challenger's requests that may fail.")
+    max_latency_ratio: PositiveFloat = Field(5.0, description="A request is slow when it takes longer than this times the champion's p99.")
+    max_slow_share: float = Field(0.05, gt=0, le=1, description="Share of the challenger's requests that may be slow.")
+    max_disagreement: float = Field(0.5, gt=0, le=1, description="Share of rows whose predicted class differs from the champion's.")
+    max_worse_share: float = Field(
+        0.6, gt=0, le=1, description="Of newly labelled rows that one of the two gets right, the share that the champion may win."
+    )
+    false_rollback: float = Field(0.05, gt=0, lt=0.5, description="Chance of rolling back a release that keeps all these limits.")
+    false_promotion: float = Field(0.05, gt=0, lt=0.5, description="Chance of letting a release go live that breaks one of them.")
+    timeout: Span = Field(default="10m", validate_default=True, description="Without enough evidence until then the champion stays.")
 
 
 class ServingSpec(Spec):
@@ -191,6 +194,9 @@ class RetrainingSpec(Spec):
         default="30d",
         validate_default=True,
         description="Least time between two asks, on the data's clock; twice as long after one that did not help.",
+    )
+    least_gain: float = Field(
+        0.005, ge=0, lt=1, description="Gain of the leading metric that a retraining is for: it did not help where this can be ruled out."
     )
     at_most: PositiveInt = Field(4, description="Retrainings within `within`.")
     within: Span = Field(default="365d", validate_default=True, description="Span of `at_most`, on the data's clock.")

@@ -282,7 +282,7 @@ class Release:
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """What the server measured for one version."""
+    """What the server measured for one version; `latency_counts` holds its answered requests in the buckets of specs.looks."""
 
     version: str
     requests: int
@@ -290,11 +290,15 @@ class ArmFigures:
     errors: int
     latency_ms_p50: float
     latency_ms_p99: float
+    latency_counts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class RolloutVerdict:
-    """Outcome of a rollout: live, rolled_back or inconclusive, with the samples it rests on."""
+    """Outcome of a rollout: live, rolled_back or inconclusive, with the samples it rests on.
+
+    `live_before` and `live_digest` were read back from the server. `looks`: digest of the folder with every look, once it is stored.
+    """
 
     outcome: Literal["live", "rolled_back", "inconclusive"]
     version: str
@@ -306,6 +310,8 @@ class RolloutVerdict:
     disagreement: float
     compared_rows: int
     sentence: str
+    live_before: str | None = None
+    looks: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import RequestError, ServingError
+from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
 
 if TYPE_CHECKING:
@@ -95,9 +97,16 @@ class MemoryServing:
         found["arms"][digest] = replace(
             arm, requests=arm.requests + requests, rows=arm.rows + requests, errors=arm.errors + errors,
             latency_ms_p50=latency_ms, latency_ms_p99=latency_ms,
+            latency_counts=_counted(arm.latency_counts, latency_ms, requests - errors),
         )  # fmt: skip
         found["compared_rows"] += compared
         found["disagreements"] += disagreements
+
+
+def _counted(counts: tuple[int, ...], latency_ms: float, requests: int) -> tuple[int, ...]:
+    found = list(counts or (0,) * (len(LATENCY_BOUNDS) + 1))
+    found[bisect_left(LATENCY_BOUNDS, latency_ms / 1000)] += requests
+    return tuple(found)
 
 
 def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float | None = None, altered_answers: float = 0.0) -> str:

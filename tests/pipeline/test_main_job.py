@@ -14,10 +14,10 @@ from pipeline.tiny import DATASET, HISTORY_ROWS, LIVE_ROWS, MODEL, Finished
 
 from platform_assets import keys
 from platform_assets.components.step import latest_record
-from platform_assets.specs.records import DriftPointer, Release, RolloutVerdict
+from platform_assets.specs.looks import LookLog
+from platform_assets.specs.records import DriftPointer, RolloutVerdict, read_record
 from platform_assets.specs.spending import Month
 from platform_assets.stages.datasets.simulator import simulate
-from platform_assets.stages.release.scoring import score_bundle
 from platform_assets.stages.serving.traffic import read_state
 from resources.ledger import SqliteLedger
 
@@ -210,15 +210,17 @@ def test_the_retraining_saw_only_what_was_known(finished: Finished) -> None:
 def test_the_retraining_is_judged_by_what_it_gained_on_the_newest_labels(finished: Finished) -> None:
     parts = finished.tiny.parts
     with finished.tiny.instance() as instance:
-        release = latest_record(instance, keys.model_key(MODEL, "release"), Release)
-    entries = parts.audit.entries(subject=f"model/{MODEL}")
-    old, new = (entry["detail"]["digest"] for entry in entries if entry["action"] == "release")
-    assert new == release.digest
-    holdout = parts.artefacts.path(release.training_set)
-    before, after = (score_bundle(parts.artefacts.path(digest), holdout, kind="binary")["auroc"] for digest in (old, new))
-    (told,) = (entry["detail"] for entry in entries if entry["action"] == "retraining_outcome")
-    assert told["outcome"] == ("helped" if after > before else "did_not_help")
-    assert f"auroc {before:.4f} before, {after:.4f} after" in told["why"]
+        event = instance.get_latest_materialization_event(dg.AssetKey(keys.model_key(MODEL, "rollout_verdict")))
+        verdict = latest_record(instance, keys.model_key(MODEL, "rollout_verdict"), RolloutVerdict)
+    shown = event.asset_materialization.metadata
+    (told,) = (e["detail"] for e in parts.audit.entries(subject=f"model/{MODEL}") if e["action"] == "retraining_outcome")
+    assert told["outcome"] == shown["retraining"].value in {"helped", "did_not_help", "undecided"}
+    assert "newest labelled rows it" in told["why"]
+    assert shown["against_the_previous"].value in told["why"]
+    looks = read_record(LookLog, (parts.artefacts.path(verdict.looks) / "looks.json").read_bytes())
+    assert looks.looks[-1].in_favour["errors"] >= looks.in_favour_passes
+    assert "| canary 50 % | errors | 0 of" in shown["looks"].value
+    assert verdict.live_before not in (None, verdict.live_digest)
 
 
 def test_no_raw_personal_value_leaves_the_first_two_states(finished: Finished) -> None:

@@ -83,6 +83,16 @@ def attach_labels(log: pa.Table, known: pa.Table, *, key: str, label: str) -> pa
     return filled.filter(pc.is_valid(actual))
 
 
+def labelled_after(log: pa.Table, *, schema: FeatureSchema, after: datetime | None) -> pa.Table:
+    """Return features, target and event time of logged rows whose outcome is known and whose event is later, in order of event."""
+    import pyarrow.compute as pc
+
+    known = pc.is_valid(log["actual"])
+    rows = log.filter(known if after is None else pc.and_kleene(known, pc.greater(log["event_time"], after)))
+    rows = rows.sort_by([("event_time", "ascending"), ("prediction_id", "ascending")])
+    return unpack_inputs(rows, schema=schema).append_column(schema.target, rows["actual"])
+
+
 def _as_class(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 

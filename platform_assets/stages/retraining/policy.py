@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.model import RetrainingSpec
 
 T = TypeVar("T")
-Outcome = Literal["pending", "helped", "did_not_help", "failed", "cut_off"]
+Outcome = Literal["pending", "helped", "did_not_help", "undecided", "failed", "cut_off"]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
+from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures
 
-# Bounds in seconds, each 25 % above the last, 20 us to 60 s: a quantile is then known to within 12 %.
-BOUNDS = tuple(20e-6 * 1.25**step for step in range(68))
+BOUNDS = LATENCY_BOUNDS
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Figures:
             errors=self.errors,
             latency_ms_p50=self.latency.quantile_ms(0.5),
             latency_ms_p99=self.latency.quantile_ms(0.99),
+            latency_counts=tuple(self.latency.counts),
         )
 
 

@@ -1,13 +1,11 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.specs.model import RetrainingSpec
 from platform_assets.specs.records import WindowPerformance, WindowReport
-from platform_assets.stages.retraining.outcome import judge_outcome
 from platform_assets.stages.retraining.policy import Evidence, PastRetraining, cool_down_ends, decide
 
 START = datetime(2016, 7, 1)
@@ -125,12 +123,3 @@ def test_in_any_order_of_events_it_never_asks_more_than_its_limit_nor_inside_the
             assert verdict.verdict_id not in {one.verdict_id for one in history}
             history.append(past(verdict, outcome=outcome, finished=None if outcome == "pending" else now))
         assert sum(one.decided_at > now - SPEC.within for one in history) <= SPEC.at_most
-
-
-def test_an_outcome_follows_the_direction_of_the_metric():
-    assert judge_outcome("auroc", before=0.8, after=0.82).outcome == "helped"
-    assert judge_outcome("auroc", before=0.8, after=0.8).outcome == "did_not_help"
-    assert judge_outcome("log_loss", before=0.5, after=0.4).gain == pytest.approx(0.1)
-    assert "did not help: log_loss 0.4000 before, 0.5000 after" in judge_outcome("log_loss", before=0.4, after=0.5).sentence
-    with pytest.raises(ValueError, match="known: auroc"):
-        judge_outcome("recall", before=0.1, after=0.2)
