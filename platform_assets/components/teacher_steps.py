@@ -17,6 +17,7 @@ import dagster as dg
 
 from platform_assets import keys
 from platform_assets.components.live import Watched, telemetry_metadata, watching
+from platform_assets.components.own_network import digest_source
 from platform_assets.components.step import Outcome, Step, fingerprint, picture
 from platform_assets.components.training_run import TrainingJob, describe_attempts, hold_training, train
 from platform_assets.errors import GivenUpError, TrainingError
@@ -99,7 +100,7 @@ def _obtain(
 ) -> Teacher:  # fmt: skip
     """Return what was trained from these rows with these values before, or train it now."""
     artefacts = step.parts.artefacts
-    mark = fingerprint("trained", CODE_VERSION, model.training.learning(), model.target, training_set.digest)
+    mark = fingerprint("trained", CODE_VERSION, *_learnt(model), training_set.digest)
     known = artefacts.recall(mark)
     if known is not None:
         return Teacher(*known, reused=True, mlflow_run=None)
@@ -188,7 +189,8 @@ def open_study(model: ModelSpec, training_set: TrainingSet, step: Step) -> Study
         name: Range(choice.low, choice.high, log=choice.log) if isinstance(choice, RangeSpec) else choice
         for name, choice in training.search.items()
     }
-    name = f"{model.name}-{fingerprint(fixed, repr(sorted(space.items())), model.target, training_set.digest)[:16]}"
+    mark = fingerprint(fixed, digest_source(training.module), repr(sorted(space.items())), model.target, training_set.digest)
+    name = f"{model.name}-{mark[:16]}"
     declared = {field: getattr(training, field) for field in space}
     return step.parts.open_study(name, space=space, declared=declared, higher_is_better=HIGHER_IS_BETTER[model.leading_metric])
 
@@ -234,7 +236,12 @@ def _sweep_of(model: ModelSpec, training_set: TrainingSet, step: Step) -> Sweep 
 
 
 def _declared(model: ModelSpec) -> str:
-    return fingerprint(model.training.learning(), model.training.search and repr(sorted(model.training.search.items())), model.target)
+    return fingerprint(*_learnt(model), model.training.search and repr(sorted(model.training.search.items())))
+
+
+def _learnt(model: ModelSpec) -> tuple[object, ...]:
+    """Return what decides the weights beside the rows; without a network of the user's own, its source is nothing."""
+    return model.training.learning(), digest_source(model.training.module), model.target
 
 
 def _with_changes(model: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
