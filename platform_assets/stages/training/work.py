@@ -76,8 +76,9 @@ class Result:
 def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | None:
     """Train on a training-set folder and write the training folder; None on every rank but the first.
 
-    Besides the checkpoint: predictions_<split>.npy (float32 [N, C], the teacher's word for distillation and for the calibration plot),
-    curve.json and, last of all, result.json: a folder with a result.json is whole. Raises DataError and TrainingError.
+    Besides the checkpoint: predictions_<split>.npy of what the network is judged by (float32 [N, C]), curve.json and, last of all,
+    result.json: a folder with a result.json is whole. Answers to the training rows are not kept: their memory would grow with them.
+    Raises DataError and TrainingError.
     """
     start = time.monotonic()
     out, stop = journey.out, journey.stop
@@ -118,7 +119,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     )  # fmt: skip
     loop = Loop(module, feed=feed, course=course, judge=judge)
     loop.run()
-    said = {name: predict_together(module, split, fabric=fabric, stop=stop) for name, split in splits.items()}
+    said = {name: predict_together(module, splits[name], fabric=fabric, stop=stop) for name in JUDGED}
     weights = take_module(network, keep=first)
     if not first:
         return None
