@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from platform_assets.errors import TrainingError
-from platform_assets.networks.dropout import Dropout
+from platform_assets.networks.dropout import DroppedRelu
 from platform_assets.networks.encoding import NumberEncoding, SummedRows, embed_categories
 from platform_assets.networks.tokens import PAD
 
@@ -34,7 +34,7 @@ class TabularMlp(nn.Module):
         self.pieces = nn.Embedding(text.size, plan.width, padding_idx=PAD) if text is not None else None
         self.hidden = nn.ModuleList(nn.Linear(plan.width, plan.width) for _ in range(plan.depth - 1))
         self.head = nn.Linear(plan.width, classes)
-        self.dropout = Dropout(plan.dropout)
+        self.relu = DroppedRelu(plan.dropout)
 
     def forward(self, numeric: Tensor, ids: Tensor, image: Tensor, tokens: Tensor | None = None) -> Tensor:
         """Return logits [N, classes]."""
@@ -51,9 +51,9 @@ class TabularMlp(nn.Module):
         if self.pieces is not None and tokens is not None:
             count = (tokens != PAD).sum(1, keepdim=True).clamp(min=1)
             hidden = hidden + self.pieces(tokens).sum(1) / count
-        hidden = self.dropout(hidden.relu())
+        hidden = self.relu(hidden)
         for layer in self.hidden:
-            hidden = self.dropout(layer(hidden).relu_())
+            hidden = self.relu(layer(hidden))
         logits: Tensor = self.head(hidden)
         return logits
 

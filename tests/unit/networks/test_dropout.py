@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from platform_assets.networks.dropout import Dropout
+from platform_assets.networks.dropout import DroppedRelu
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9])
 def test_the_share_is_dropped_and_the_rest_makes_up_for_it(share):
     torch.manual_seed(0)
-    layer, count = Dropout(share), 400_003  # no multiple of the eight masks that one draw gives
+    layer, count = DroppedRelu(share), 400_003  # no multiple of the eight masks that one draw gives
     given = torch.ones(count)
     found = layer(given)
     nearest = max(1, round(share * 256)) / 256
@@ -22,7 +22,7 @@ def test_the_share_is_dropped_and_the_rest_makes_up_for_it(share):
 
 def test_neighbours_are_dropped_independently():
     torch.manual_seed(0)
-    dropped = (Dropout(0.25)(torch.ones(100_000, 8)) == 0).float()
+    dropped = (DroppedRelu(0.25)(torch.ones(100_000, 8)) == 0).float()
     assert torch.corrcoef(dropped.T).fill_diagonal_(0).abs().max() < 0.02
     assert torch.corrcoef(torch.stack([dropped[:-1].flatten(), dropped[1:].flatten()]))[0, 1].abs() < 0.01
 
@@ -30,13 +30,14 @@ def test_neighbours_are_dropped_independently():
 def test_the_gradient_goes_where_the_value_went():
     torch.manual_seed(0)
     hidden = torch.randn(64, 32, requires_grad=True)
-    found = Dropout(0.5)(hidden)
-    found.sum().backward()
-    torch.testing.assert_close(hidden.grad, torch.where(found == 0, 0.0, 2.0))
+    found, weights = DroppedRelu(0.5)(hidden), torch.randn(64, 32)
+    assert torch.equal(found != 0, (found != 0) & (hidden > 0))
+    (found * weights).sum().backward()
+    torch.testing.assert_close(hidden.grad, torch.where(found == 0, 0.0, 2.0 * weights))
 
 
 def test_the_state_of_the_generator_repeats_the_mask():
-    layer, given = Dropout(0.3), torch.ones(1000)
+    layer, given = DroppedRelu(0.3), torch.ones(1000)
     torch.manual_seed(3)
     state = torch.get_rng_state()
     first, second = layer(given), layer(given)
@@ -45,11 +46,11 @@ def test_the_state_of_the_generator_repeats_the_mask():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("layer", [Dropout(0.0), Dropout(0.5).eval()])
+@pytest.mark.parametrize("layer", [DroppedRelu(0.0), DroppedRelu(0.5).eval()])
 def test_nothing_is_dropped_without_a_share_or_in_evaluation(layer):
     given = torch.randn(10, 10)
-    assert layer(given) is given
+    assert torch.equal(layer(given), given.relu())
 
 
 def test_half_precision_stays_half():
-    assert Dropout(0.5)(torch.ones(10, 10, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert DroppedRelu(0.5)(torch.ones(10, 10, dtype=torch.bfloat16)).dtype == torch.bfloat16
