@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify.")
 app.add_typer(release_app, name="release")
+drift_app = typer.Typer(no_args_is_help=True, help="Drift: replay a retraining policy on past data.")
+app.add_typer(drift_app, name="drift")
 console = Console(width=None if sys.stdout.isatty() else 150)
 
 Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
@@ -285,6 +287,35 @@ def bench(
 
     value = suite.run_area(area, quick=quick, console=console)
     tables.print_benchmark(value, console)
+    _write(json_file, value)
+
+
+@drift_app.command("replay")
+def drift_replay(
+    table: Annotated[str, typer.Argument(help="CSV, Parquet or Delta: a file, folder or URL.")],
+    *,
+    time: Annotated[str, typer.Option(help="Column that orders the rows.")],
+    target: Annotated[str, typer.Option(help="Column to predict: two classes, several, or an amount, told from its values.")],
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with any of budget, least_gain, refresh_keeps, credit_windows; the default policy when left out."),
+    ] = None,
+    without: Annotated[list[str] | None, typer.Option(help="Column that the model may not read; once for each.")] = None,
+    window_rows: Annotated[int | None, typer.Option(min=50, help="Rows a window; a sixtieth of the table when left out.")] = None,
+    history: Annotated[int, typer.Option(min=1, max=1000, help="Windows that a training from scratch reads.")] = 5,
+    picture: Annotated[Path | None, typer.Option(help="PNG of score over time; beside the JSON when left out.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Replay a retraining policy over a table's past: score, gain, cost, trainings, delay, false alarms, beside plain schedules."""
+    from platform_assets.main_job import drift_verbs, tables
+
+    value, drawn = drift_verbs.replay_table(
+        table, time=time, target=target, policy=policy, without=without or [], window_rows=window_rows, history=history, console=console
+    )
+    place = picture or (json_file.with_suffix(".png") if json_file else None)
+    if place is not None:
+        drift_verbs.write_picture(place, drawn)
+    tables.print_replay(value, console)
     _write(json_file, value)
 
 

@@ -37,6 +37,29 @@ def read_files(path: str, *, format_: str | None, columns: Sequence[str], key: s
         raise SourceError(f"source {path} cannot be read ({str(error).splitlines()[0]}); give {_WAYS}") from error
 
 
+def read_table(path: str) -> pa.Table:
+    """Read a whole table of any columns, types as they stand, those of a CSV as they look. Raises SourceError."""
+    import fsspec
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+    from pyarrow import csv, parquet
+
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        if not fs.exists(root):
+            raise SourceError(f"table {path} does not exist; give {_WAYS}")
+        format_ = _told_format(fs, root, path)
+        if format_ == "delta":
+            return open_dataset(DeltaTable(path)).to_table()
+        tables = []
+        for file in _files(fs, root, path, format_):
+            with fs.open(file, "rb", compression="infer" if format_ == "csv" else None) as handle:
+                tables.append(csv.read_csv(handle) if format_ == "csv" else parquet.read_table(handle))
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (OSError, ValueError, ImportError, pa.ArrowException, DeltaError) as error:
+        raise SourceError(f"table {path} cannot be read ({str(error).splitlines()[0]}); give {_WAYS}") from error
+
+
 def _told_format(fs: Any, root: str, path: str) -> str:
     if not fs.isdir(root):
         return _format_of(root) or _refuse_format(path)

@@ -99,6 +99,23 @@ def print_benchmark(value: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def print_replay(value: Mapping[str, Any], console: Console) -> None:
+    """Print a replayed policy beside the plain schedules."""
+    table = Table(title=f"{value['table']}: {value['kind']}, {value['windows']} windows of {value['window_rows']} rows")
+    for head in ("policy", value["metric"], "gain", "cost", "trainings", "refreshes", "delay", "false alarms"):
+        table.add_column(head)
+    table.add_row("never", _text(value["score_never"]), "0", "0", "0")
+    for row in reversed(value["schedules"]):
+        table.add_row(f"every {row['every']}", "", _text(row["gain"]), _text(row["cost"]))
+    table.add_row("always", _text(value["score_always"]), "1", "1")
+    counts = (_text(value[name]) for name in ("score", "gain", "cost", "trainings", "refreshes", "delay", "false_alarms"))
+    table.add_row("this policy", *counts, style="bold")
+    console.print(table)
+    for column in value["left_out"]:
+        console.print(f"left out: {column['column']}, {column['why']}")
+    console.print(value["sentence"])
+
+
 def print_reproduction(value: Mapping[str, Any], console: Console) -> None:
     """Print what was compared, recorded beside found, and the outcome."""
     table = Table("compared", "recorded", "made again")

@@ -180,6 +180,17 @@ class MonitoringSpec(Spec):
     performance_drop: float = Field(0.03, gt=0, lt=1, description="Drop of the leading metric, once labels are known, that counts.")
 
 
+class PayoffSpec(Spec):
+    """Expected gain against expected cost: what a policy may spend, and from which gain on."""
+
+    budget: float = Field(0.25, gt=0, le=1, description="Share of the CPU that retraining after every window would cost.")
+    least_gain: float = Field(0.03, ge=0, lt=1, description="Share of the loss that a retraining must be expected to take away.")
+    refresh_keeps: float | None = Field(
+        0.9, gt=0, lt=1, description="Share of its old answer that a warm-started champion keeps in each leaf; null: never warm-started."
+    )
+    credit_windows: NonNegativeInt = Field(4, description="Windows whose budget may be spent before they have come.")
+
+
 class RetrainingSpec(Spec):
     """When a retraining is asked for."""
 

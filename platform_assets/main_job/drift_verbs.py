@@ -1,0 +1,71 @@
+"""The verbs of `falaj drift`: tables in, figures and a picture out. Deciding and judging is the stages'."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import ValidationError
+
+from platform_assets.errors import Fault, SpecError
+from platform_assets.main_job.replay import compare
+from platform_assets.specs.model import PayoffSpec
+from platform_assets.stages.replay.picture import draw_replay
+from platform_assets.stages.replay.stream import open_stream
+from resources.file_reader import read_table
+from resources.home import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def read_policy(path: Path | None) -> PayoffSpec:
+    """Read a policy file; the default policy where none is named. Raises SpecError, with every fault."""
+    if path is None:
+        return PayoffSpec()
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return PayoffSpec.model_validate({} if found is None else found)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            [Fault(str(path), "", f"cannot be read ({error}); name a YAML file, for example with the line budget: 0.2")]
+        ) from error
+    except yaml.YAMLError as error:
+        raise SpecError([Fault(str(path), "", f"is not YAML ({str(error).splitlines()[0]})")]) from error
+    except ValidationError as error:
+        known = ", ".join(PayoffSpec.model_fields)
+        faults = [
+            Fault(str(path), ".".join(map(str, fault["loc"])), f"{fault['msg']}, found {fault['input']!r}; fields are {known}")
+            for fault in error.errors()
+        ]
+        raise SpecError(faults) from error
+
+
+def replay_table(
+    table: str, *, time: str, target: str, policy: Path | None, without: Sequence[str], window_rows: int | None, history: int,
+    console: Console,
+) -> tuple[dict[str, Any], bytes]:  # fmt: skip
+    """Replay a policy over a table; return the figures and the picture."""
+    spec = read_policy(policy)
+    stream = open_stream(read_table(table), time=time, target=target, without=without, window_rows=window_rows, history_windows=history)
+    with console.status("replaying", spinner="dots") as bar:
+        done = iter(range(1, stream.windows + 1))
+        value = compare(stream, spec, tick=lambda: bar.update(f"replaying: {next(done)} of {stream.windows - history} models trained"))
+    value = {"table": table, "time": time, "target": target, **value, "sentence": _say(value)}
+    return value, draw_replay(value)
+
+
+def write_picture(path: Path, picture: bytes) -> None:
+    """Write a picture whole, or not at all."""
+    write_atomically(path, picture)
+
+
+def _say(value: dict[str, Any]) -> str:
+    made = f"{value['trainings']} trainings and {value['refreshes']} refreshes at {value['cost']:.0%} of what always retraining costs"
+    if value["gain"] is None:
+        return f"Nothing to win: always retraining is no better than never on this table. The policy made {made}."
+    plain = f"a plain schedule of that cost wins {value['plain_gain']:.0%}"
+    return f"The policy wins {value['gain']:.0%} of what always retraining wins over never, with {made}; {plain}."

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from drifting import drifting_table
+
+from platform_assets.main_job.replay import Baselines, compare, play
+from platform_assets.specs.model import PayoffSpec
+from platform_assets.stages.replay.picture import draw_replay
+from platform_assets.stages.replay.stream import open_stream
+
+
+def replayed(kind, target="binary", **spec):
+    return compare(open_stream(drifting_table(kind, target=target), time="at", target="y"), PayoffSpec(**spec))
+
+
+@pytest.mark.parametrize(("kind", "target"), [("abrupt", "binary"), ("gradual", "multiclass"), ("correlation", "regression")])
+def test_a_known_drift_is_followed_within_the_budget(kind, target):
+    value = replayed(kind, target)
+    assert value["kind"] == target
+    assert value["gain"] >= 0.85
+    trained = value["cpu_seconds"].get("retrain", 0.0) / value["cpu_seconds"]["always"]
+    assert trained <= 0.3
+    assert value["cost"] == pytest.approx(
+        sum(s for what, s in value["cpu_seconds"].items() if what != "always") / value["cpu_seconds"]["always"], abs=0.01
+    )
+
+
+def test_nothing_to_win_is_said_and_not_divided_by():
+    value = replayed("stable")
+    assert value["gain"] is None or value["score_always"] - value["score_never"] > 0.002
+    assert value["score"] >= value["score_never"] - 0.01
+
+
+def test_no_model_sees_a_window_before_it_has_answered_it():
+    table = drifting_table("abrupt", rows=6000)
+    stream = open_stream(table, time="at", target="y")
+    spoilt = open_stream(table, time="at", target="y")
+    spoilt.targets[-2 * stream.window_rows :] = 1 - spoilt.targets[-2 * stream.window_rows :]
+    spec = PayoffSpec(refresh_keeps=None, budget=1.0)  # without CPU seconds in a decision
+    one, two = (play(Baselines(s), spec).scores for s in (stream, spoilt))
+    assert one[:-2] == two[:-2]
+    assert one[-2] == pytest.approx(1 - two[-2])
+
+
+def test_a_retraining_that_did_not_help_leaves_the_champion():
+    stream = open_stream(drifting_table("stable", rows=9000), time="at", target="y")
+    played = play(Baselines(stream), PayoffSpec(refresh_keeps=None, least_gain=0.0, budget=1.0))
+    assert any(past.gain is not None and past.gain <= 0 for past in played.ledger)
+    assert np.mean(played.scores) >= Baselines(stream).every(1)[0].mean()
+
+
+def test_every_decision_is_in_the_figures_and_in_the_picture():
+    value = replayed("abrupt")
+    decisions = [row["decision"] for row in value["by_window"]]
+    assert decisions.count("retrain") == value["trainings"]
+    assert decisions.count("refresh") == value["refreshes"]
+    assert all(row["why"] for row in value["by_window"])
+    assert draw_replay(value).startswith(b"\x89PNG")
