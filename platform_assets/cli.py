@@ -163,13 +163,19 @@ def approve(
 def predict(
     model: Model,
     file: Annotated[Path, typer.Option(help="CSV or Parquet file of raw named columns.")],
-    token: Annotated[str | None, typer.Option(help="Bearer token.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV or Parquet file for the answers, written whole or not at all.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None,
 ) -> None:
-    """Ask the inference server; one JSON line per row on standard output."""
-    from platform_assets.main_job import operations
+    """Score every row of a file with a release, without the server; one JSON line per row on standard output, or a file."""
+    from platform_assets.main_job import scoring
 
-    for line in operations.predict_file(read_settings(), model, file, token=token):
-        sys.stdout.write(json.dumps(line) + "\n")
+    settings = read_settings()
+    if out is None:
+        for line in scoring.predict_rows(settings, model, file, version=version):
+            sys.stdout.write(json.dumps(line, default=str) + "\n")
+        return
+    done = scoring.predict_file(settings, model, file, out=out, version=version)
+    console.print(f"{done.rows:,} rows of {file} answered by {model} {done.version}: {out}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -277,7 +283,7 @@ def check() -> None:
 
 @app.command()
 def bench(
-    area: Annotated[str, typer.Argument(help="pipeline, training or rollout")] = "pipeline",
+    area: Annotated[str, typer.Argument(help="pipeline, training, rollout or serving")] = "pipeline",
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

@@ -6,12 +6,10 @@ A reader yields raw Arrow tables; what all share (declared columns, types, keys,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -113,27 +111,6 @@ def live_rows(spec: DatasetSpec, source: Source) -> pa.Table:
     rows = _whole(source)
     start = history_end(rows, spec=spec)
     return rows.slice(0, 0) if start is None else after(rows, spec=spec, start=start)
-
-
-def read_request_rows(path: Path, spec: DatasetSpec, *, columns: AbstractSet[str]) -> list[dict[str, Any]]:
-    """Read what a file has of `columns`, typed as declared, as one plain row each: what a caller sends to the inference server."""
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    readers = {".csv": pyarrow.csv.read_csv, ".parquet": pyarrow.parquet.read_table}
-    if path.suffix not in readers:
-        raise SourceError(f"{path} is neither CSV nor Parquet by its ending; give a .csv or .parquet file")
-    try:
-        rows = readers[path.suffix](str(path))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    present = {name: column for name, column in spec.columns.items() if name in columns and name in rows.column_names}
-    if not present:
-        raise SourceError(
-            f"{path} has none of the columns that can be sent: {', '.join(sorted(columns))}; it has: {', '.join(rows.column_names)}"
-        )
-    plain: list[dict[str, Any]] = conform(rows, columns=present, where=str(path)).to_pylist()
-    return plain
 
 
 def _whole(source: Source) -> pa.Table:

@@ -13,6 +13,7 @@ from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import fingerprint, latest_record
 from platform_assets.errors import ServingError
 from platform_assets.main_job.jobs import Jobs
+from platform_assets.main_job.releases import recorded_live
 from platform_assets.main_job.traffic import REQUEST_ROWS, Stream
 from platform_assets.specs.dataset import AggregatesView, DatasetSpec
 from platform_assets.specs.model import ModelSpec
@@ -33,7 +34,7 @@ def close_cut_off(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> None:
 
 def settle(model: ModelSpec, parts: Parts) -> None:
     """Undo a rollout that a killed main job left half done: what has no verdict in the audit log did not happen."""
-    recorded, found = _recorded_live(model, parts), parts.serving.status(model.name)
+    recorded, found = recorded_live(parts.audit, model.name), parts.serving.status(model.name)
     if recorded is None or (found["live"] == recorded and found["challenger"] is None):
         return
     parts.serving.load(model.name, recorded)
@@ -138,11 +139,6 @@ def _follow_retraining(verdict: RetrainingVerdict, stream: Stream, parts: Parts,
         seconds=_RETRAINING_SECONDS,
         meanwhile=meanwhile,
     )
-
-
-def _recorded_live(model: ModelSpec, parts: Parts) -> str | None:
-    decisions = (entry for entry in parts.audit.entries(subject=f"model/{model.name}") if entry["action"] in ("rollout", "rollback"))
-    return next((entry["detail"]["live"] for entry in reversed(list(decisions)) if entry["detail"].get("live")), None)
 
 
 def _is_released(model: ModelSpec, parts: Parts, jobs: Jobs) -> bool:

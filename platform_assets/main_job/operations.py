@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
-from platform_assets.errors import Fault, ReleaseError, ServingError, SourceError, SpecError
+from platform_assets.errors import Fault, ReleaseError, ServingError, SpecError
 from platform_assets.main_job import site
+from platform_assets.main_job.releases import live_digests
 from platform_assets.main_job.spending import spending_now
 from platform_assets.manifests import read_release
-from platform_assets.specs.catalogue import request_columns
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
 from resources import processes
@@ -25,8 +24,6 @@ from resources.dagster_instance import gate
 from resources.home import write_atomically
 from resources.parts import Parts
 from resources.settings import Settings, apply_to_this_process
-
-_REQUEST_ROWS = 200
 
 
 def open_parts(settings: Settings, model: str) -> Parts:
@@ -95,32 +92,11 @@ def serve_in_foreground(settings: Settings, model: str, *, port: int | None) -> 
     return subprocess.run(server_command(settings, port=port), env=child_environment(settings), check=False).returncode
 
 
-def predict_file(settings: Settings, model: str, file: Path, *, token: str | None) -> Iterator[dict[str, Any]]:
-    """Ask the server about every row of a file, in batches; yield one answer a row."""
-    from resources.serving import connect
-    from resources.sources import read_request_rows
-
-    parts = open_parts(settings, model)
-    if not file.exists():
-        raise SourceError(f"--file {file}: there is no such file; give a CSV or Parquet file with the model's columns.")
-    client = connect(settings, token=token)
-    dataset = parts.catalogue.dataset_of(model)
-    rows = read_request_rows(file, dataset, columns=request_columns(parts.catalogue.models[model], dataset))
-    for start in range(0, len(rows), _REQUEST_ROWS):
-        answer = client.predict(model, rows[start : start + _REQUEST_ROWS])
-        for prediction in answer["predictions"]:
-            yield {"version": answer["version"], **prediction}
-
-
 def roll_back(settings: Settings, model: str) -> tuple[str, str]:
     """Make the release live that was live before; return (before, after), read back from the server."""
     parts = open_parts(settings, model)
     live = parts.serving.status(model).get("live")
-    history = [
-        entry["detail"]["live"]
-        for entry in parts.audit.entries(subject=f"model/{model}")
-        if entry["action"] in ("rollout", "rollback") and entry["detail"].get("live")
-    ]
+    history = live_digests(parts.audit, model)
     previous = next((digest for digest in reversed(history) if digest != live), None)
     if live is None or previous is None:
         raise ReleaseError(f"{model} has no earlier live release to go back to; `falaj release list {model}` shows what there is.")

@@ -167,7 +167,7 @@ class ServingSpec(Spec):
 
     rollout: RolloutSpec = Field(RolloutSpec(), description="Steps from shadow to live.")
     online_features: bool = Field(
-        True, description="Views of other entities are looked up in the online store. On record only: the server always looks them up."
+        True, description="Features of other entities that a caller leaves out are looked up in the online store; false: they are missing."
     )
 
 

@@ -141,6 +141,7 @@ class FeatureSchema:
     `categorical`: string [rows, number of category features], "" is missing;
     `image`: float32 [rows, size]; `text`: string [rows, number of text features], "" is missing.
     An input with no features is absent. Output `probabilities`: float32 [rows, classes].
+    `online`: features of other entities than the key's are looked up in the online store where a caller leaves them out.
     """
 
     features: tuple[Feature, ...]
@@ -148,6 +149,7 @@ class FeatureSchema:
     classes: tuple[str, ...]
     key: str
     event_time: str
+    online: bool = True
 
     def of_kind(self, *kinds: str) -> tuple[Feature, ...]:
         """Features of these kinds, in declared order."""

@@ -12,7 +12,12 @@ from platform_assets.main_job.bench.core import describe_machine
 if TYPE_CHECKING:
     from rich.console import Console
 
-AREAS = {"pipeline": ("pipeline",), "training": ("trainer", "feast_join"), "rollout": ("rollout",)}  # modules of this room, by area
+AREAS = {  # modules of this room, by area
+    "pipeline": ("pipeline",),
+    "training": ("trainer", "feast_join"),
+    "rollout": ("rollout",),
+    "serving": ("serving", "batch_scoring"),
+}
 
 
 def run_area(area: str, *, quick: bool, console: Console) -> dict[str, Any]:

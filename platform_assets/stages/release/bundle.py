@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from platform_assets.answers import open_model
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.release.model_card import render_html, render_markdown
+from platform_assets.stages.release.typical_row import TYPICAL_ROW_FILE, find_typical_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +50,9 @@ def write_bundle(
     """Write a release into an empty or new folder.
 
     Files: model.onnx, preprocessing.json (what is fitted in it, the tokeniser of texts too), schema.json, samples.json, metrics.json,
-    lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), declaration.json (model and
-    dataset as they were declared), model_card.md, model_card.html, and manifest.json with the SHA-256 of each.
+    lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), typical_row.json (what answers are
+    explained against), declaration.json (model and dataset as they were declared), model_card.md, model_card.html, and manifest.json with
+    the SHA-256 of each.
     """
     import pyarrow.parquet as pq
 
@@ -58,7 +60,7 @@ def write_bundle(
     for name in ("model.onnx", "preprocessing.json"):
         shutil.copyfile(candidate_dir / name, folder / name)
     schema_text = (data_dir / "schema.json").read_text(encoding="utf-8")
-    schema = read_record(FeatureSchema, schema_text)
+    schema = replace(read_record(FeatureSchema, schema_text), online=model.serving.online_features)
     sample = pq.read_table(data_dir / "holdout").slice(0, SAMPLE_ROWS)
     lineage = {
         "model": model.name, "spec_hash": spec_hash, "commit": commit, "dataset": asdict(training_set.dataset),
@@ -74,6 +76,7 @@ def write_bundle(
         "lineage.json": to_json(lineage),
         "candidates.json": to_json({"selection": asdict(selection), "not_made": [asdict(one) for one in search.rejected]}),
         "profile.json": profile,
+        TYPICAL_ROW_FILE: to_json(find_typical_row(data_dir / "train", schema=schema)),
         # In the declared order, which is the order of features: sorted by name it would be another training set.
         "declaration.json": json.dumps({"model": _declared(model), "dataset": _declared(dataset)}),
     }

@@ -24,7 +24,7 @@ class Lookup:
 
     def fill(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> None:
         """Add the missing features of other entities to the rows, in place."""
-        if self._reader is None:
+        if self._reader is None or not schema.online:
             return
         for view, entity, features in self._plan(schema):
             asked = [row for row in rows if _lacks(row, features) and isinstance(row.get(entity), str)]

@@ -19,6 +19,7 @@ from platform_assets.specs.records import (
     TablePin,
     Training,
     TrainingSet,
+    read_record,
 )
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report
@@ -26,6 +27,7 @@ from platform_assets.stages.release.bundle import write_bundle
 from platform_assets.stages.release.gates import judge
 from platform_assets.stages.release.selection import select
 from platform_assets.stages.serving.bundle import load_bundle
+from platform_assets.stages.serving.columns import RowReader
 from resources.artifacts import FolderArtifactStore
 
 SCHEMA = FeatureSchema(
@@ -140,7 +142,7 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
     manifest, files = read_release(bundle)
-    assert len(files) == 11
+    assert len(files) == 12
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 
@@ -199,3 +201,19 @@ def test_a_manifest_that_names_a_file_outside_the_release_is_refused(bundle, tmp
     (folder / "manifest.json").write_text(json.dumps({**manifest, "files": [{"path": "../secret", "sha256": "0"}]}))
     with pytest.raises(ReleaseError, match=r"names '\.\./secret', which is outside the release"):
         read_release(folder)
+
+
+def test_the_bundle_carries_a_typical_row_that_the_server_reads(bundle):
+    row = json.loads((bundle / "typical_row.json").read_text())
+    train = table(1000)
+    assert row["price"] == pytest.approx(np.nanmedian([value if value is not None else np.nan for value in train["price"].to_pylist()]))
+    assert row["channel"] == max(["web", "phone"], key=train["channel"].to_pylist().count)
+    assert row["arrival"] == sorted(train["arrival"].to_pylist())[499].isoformat()
+    assert RowReader(SCHEMA, model="m").encode([row]).rows == 1
+
+
+def test_whether_features_are_looked_up_online_is_part_of_the_release(parts, tmp_path, monkeypatch):
+    assert read_record(FeatureSchema, (make(parts, tmp_path / "with") / "schema.json").read_bytes()).online
+    without = MODEL.model_copy(update={"serving": MODEL.serving.model_copy(update={"online_features": False})})
+    monkeypatch.setitem(make.__globals__, "MODEL", without)
+    assert not read_record(FeatureSchema, (make(parts, tmp_path / "without") / "schema.json").read_bytes()).online
