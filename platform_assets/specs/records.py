@@ -141,7 +141,7 @@ class FeatureSchema:
     `categorical`: string [rows, number of category features], "" is missing;
     `image`: float32 [rows, size]; `text`: string [rows, number of text features], "" is missing.
     An input with no features is absent. Output `probabilities`: float32 [rows, classes].
-    `online`: features of other entities than the key's are looked up in the online store where a caller leaves them out.
+    `online`: features of other entities that a caller leaves out are looked up.
     """
 
     features: tuple[Feature, ...]
@@ -297,10 +297,7 @@ class ArmFigures:
 
 @dataclass(frozen=True)
 class RolloutVerdict:
-    """Outcome of a rollout: live, rolled_back or inconclusive, with the samples it rests on.
-
-    `live_before` and `live_digest` were read back from the server. `looks`: digest of the folder with every look, once it is stored.
-    """
+    """Outcome of a rollout; `live_before` and `live_digest` were read back from the server, `looks` is the folder with every look."""
 
     outcome: Literal["live", "rolled_back", "inconclusive"]
     version: str
