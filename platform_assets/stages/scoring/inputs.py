@@ -34,10 +34,11 @@ class ColumnReader:
         self._images = schema.of_kind("image")
         self._texts = schema.of_kind("text")
         self._known: list[dict[str, Any]] = [{} for _ in self._categories]
+        self._block: np.ndarray | None = None  # written again and again: new memory would be zeroed by the kernel each time
         self._kind: np.dtype[Any] = np.dtype(np.int64)
 
     def read(self, batch: pa.RecordBatch, *, most: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yield arrays of at most `most` rows of a batch that has every feature as a column of its kind.
+        """Yield arrays of at most `most` rows of a batch that has every feature as a column of its kind; they hold until the next ones.
 
         Kinds are numbers, times, text or dictionaries of it, and lists.
         """
@@ -54,7 +55,9 @@ class ColumnReader:
             arrays = {name: array[start:stop] for name, array in whole.items()}
             if numbers:
                 # Rows side by side only here: a block fits the cache, so that the graph finds in it what was just written.
-                arrays["numeric"] = block = np.empty((stop - start, len(numbers)), np.float32)
+                if self._block is None or len(self._block) < most:
+                    self._block = np.empty((most, len(numbers)), np.float32)
+                arrays["numeric"] = block = self._block[: stop - start]
                 for place, column in enumerate(numbers):
                     block[:, place] = column[start:stop]
             yield arrays

@@ -110,7 +110,7 @@ def test_columns_are_read_alike_however_arrow_keeps_them():
 
         reader = ColumnReader(MIXED, look_up=numbers, tensor="codes")
         rows = pa.RecordBatch.from_arrays([pa.array([1, None, 3]), days, column_of_colours], names=["price", "day", "colour"])
-        blocks = list(reader.read(rows, most=2))
+        blocks = [{name: array.copy() for name, array in block.items()} for block in reader.read(rows, most=2)]
         assert [len(block["numeric"]) for block in blocks] == [2, 1]
         return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
