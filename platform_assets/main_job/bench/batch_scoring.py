@@ -72,7 +72,7 @@ def _describe(name: str, medians: dict[str, dict[str, float]], *, rows: int) -> 
         describe_row(f"{what}: its peak memory", value=round(ours["peak_mib"]), unit="MiB"),
         *(
             judge_row(
-                f"{what}: `falaj predict` with start, reading and writing", value=round(rates["command"] / rates[who], 3), unit="x", must=0.8,
+                f"{what}: `falaj predict`, all in all", value=round(rates["command"] / rates[who], 3), unit="x", must=0.8,
                 better="higher", against=f"bare onnxruntime with the data in memory, {who}, {rates[who]:,.0f} rows/s, equal answers",
             )
             for who in ("one session", "a session a core")
