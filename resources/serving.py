@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ import orjson
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.ports import ArtifactStore
 from platform_assets.specs.records import ArmFigures, from_mapping
+from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.online import FILE_NAME
+from platform_assets.stages.serving.prediction_log import closed_segments
 from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
 
@@ -87,6 +90,22 @@ def _is_server(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return b"platform_assets.stages.serving" in command and state != "Z"
+
+
+def log_lines(folder: Path) -> list[Path]:
+    """Turn every closed segment of a model's log into JSON lines, a line a row; return the files, oldest first.
+
+    Each is written beside and renamed before its segment goes: a kill leaves the segment, or both, and the next call goes on.
+    """
+    for segment in closed_segments(folder):
+        beside = segment.with_suffix(".tmp")
+        with beside.open("wb") as stream:
+            stream.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in read_rows(segment))
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(segment.with_suffix(".jsonl"))
+        segment.unlink()
+    return sorted(folder.glob("*.jsonl"), key=lambda file: int(file.stem))
 
 
 class PredictClient:
@@ -183,8 +202,9 @@ class LocalServing:
         return dict(self.status(model)["arms"])
 
     def rotate_log(self, model: str) -> list[Path]:
-        """Close the current segment of the prediction log; return all closed ones, oldest first."""
-        return [Path(segment) for segment in self._ask("POST", model, "rotate", {})["segments"]]
+        """Close the current segment of the prediction log; return all closed ones as JSON lines, oldest first."""
+        self._ask("POST", model, "rotate", {})
+        return log_lines(self._settings.home.serving / "log" / model)
 
     def _ask(self, method: str, model: str, verb: str = "", body: Any = None) -> Any:
         token = mint(self._settings.home.keys, scopes=("admin",), seconds=_ADMIN_TOKEN_SECONDS, subject="platform")

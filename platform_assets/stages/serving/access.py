@@ -43,26 +43,27 @@ class Gate:
         self._tokens_required = tokens_required
         self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
 
-    def admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> None:
-        """Return where the caller may; AccessError (401) or ScopeError (403) where not.
+    def admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> float:
+        """Return until when the caller may, on the wall clock (0 where only this time); AccessError (401) or ScopeError (403) where not.
 
         Admin always needs a token; anything else may come without one from a loopback peer, unless tokens are mandatory.
         """
         if authorization is None:
             if loopback and not self._tokens_required and PREDICT in any_of:
-                return
+                return 0.0
             raise AccessError(
                 f"this needs a token with scope {' or '.join(any_of)}; send 'Authorization: Bearer TOKEN' (`falaj token` mints one)"
             )
-        scopes = self._scopes(authorization)
+        expires, scopes = self._scopes(authorization)
         if not scopes.intersection(any_of):
             raise ScopeError(f"the token's scopes are {' '.join(sorted(scopes)) or 'none'}; this needs {' or '.join(any_of)}")
+        return expires
 
-    def _scopes(self, authorization: bytes) -> frozenset[str]:
+    def _scopes(self, authorization: bytes) -> tuple[float, frozenset[str]]:
         remembered = self._verified.get(authorization)
         now = time.time()
         if remembered is not None and now < remembered[0]:
-            return remembered[1]
+            return remembered
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise AccessError("the Authorization header must read 'Bearer TOKEN'")
@@ -74,7 +75,7 @@ class Gate:
         if len(self._verified) >= _REMEMBERED_TOKENS:
             self._verified.clear()
         self._verified[authorization] = (expires, scopes)
-        return scopes
+        return expires, scopes
 
 
 def _verify(token: bytes, key: Ed25519PublicKey) -> tuple[float, frozenset[str]]:

@@ -1,69 +1,51 @@
-"""Routes of the server and the way of one request: right, rows, arm, batch, reply, log, shadow. HTTP itself is http.py."""
+"""Routes of the server: which path is answered by what, and who may ask. The way of a prediction is predicting.py, HTTP itself http.py."""
 
 from __future__ import annotations
 
-import itertools
 import re
-import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from platform_assets.errors import RequestError, ServingError
+from platform_assets.errors import ServingError
 from platform_assets.stages.serving import pages, v2
 from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
-from platform_assets.stages.serving.batching import Batcher, Job
-from platform_assets.stages.serving.columns import Encoded, rows_of_request
+from platform_assets.stages.serving.batching import Batcher
+from platform_assets.stages.serving.columns import rows_of_request
 from platform_assets.stages.serving.lookup import Lookup
-from platform_assets.stages.serving.prediction_log import Answered, PredictionLog
+from platform_assets.stages.serving.predicting import Predictor, read_timeout
+from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import MethodError, NotFoundError, read_json, refuse
-from platform_assets.stages.serving.shadow import Sample, Shadow
-from platform_assets.stages.serving.traffic import Arm, Route
+from platform_assets.stages.serving.shadow import Shadow
+from platform_assets.stages.serving.traffic import Route
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from platform_assets.stages.serving.admin import Admin
     from platform_assets.stages.serving.http import Exchange
 
-DEADLINE_SECONDS = 10.0
 SERVER_VERSION = "0.1.0"
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")
 _V2 = re.compile(r"^/v2/models/([a-z][a-z0-9_]{0,62})(?:/versions/([0-9a-f]{1,64}))?(?:/(ready|infer))?$")
 _ADMIN = re.compile(r"^/admin/models/([a-z][a-z0-9_]{0,62})(?:/(load|traffic|rotate))?$")
 
 
-@dataclass(frozen=True, eq=False)
-class Ask:
-    """One prediction under way."""
-
-    exchange: Exchange
-    request_id: str
-    route: Route
-    arm: Arm
-    batch: Encoded
-    rows: Callable[[], Sequence[dict[str, Any]]]
-    write: Callable[[np.ndarray, Arm, str], bytes]
-
-
 class App:
     """Everything a request can reach."""
 
     def __init__(self, *, gate: Gate, batcher: Batcher, log: PredictionLog, lookup: Lookup, shadow: Shadow) -> None:
+        self.predictor = Predictor(batcher=batcher, log=log, lookup=lookup, shadow=shadow)
         self.routes: dict[str, Route] = {}
         self.log = log
         self.ready = False
         self.replies: dict[int, int] = {}
         self.count_connections: Callable[[], int] = lambda: 0
         self.admin: Admin | None = None
-        self._gate, self._batcher, self._lookup, self._shadow = gate, batcher, lookup, shadow
-        self._prefix = secrets.token_hex(6)
-        self._numbers = itertools.count()
+        self._gate, self._batcher, self._lookup = gate, batcher, lookup
         self._started = monotonic()
         self._pages: dict[str, Callable[[Exchange], None]] = {
             "/": self._status_page,
@@ -75,35 +57,52 @@ class App:
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later; every refusal is one sentence."""
         try:
-            self._route(exchange)
+            (exchange.head.target or self._route)(exchange)
         except ServingError as error:
             refuse(exchange, error)
 
     def _route(self, exchange: Exchange) -> None:
-        path = exchange.path.decode("latin-1").partition("?")[0]
-        if match := _PREDICT.match(path):
-            _need(exchange, b"POST")
-            self._predict(exchange, match[1])
-        elif path in ("/v2/health/live", "/v2/health/ready"):
-            _need(exchange, b"GET")
-            good = path.endswith("live") or self.ready
-            _send(exchange, {path.rpartition("/")[2]: good}, status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
-        elif match := _V2.match(path):
-            self._v2_model(exchange, match[1], match[2], match[3] or "")
-        elif match := _ADMIN.match(path):
-            self._admit(exchange, ADMIN)
-            assert self.admin is not None
-            _need(exchange, b"POST" if match[2] else b"GET")
-            self.admin.handle(exchange, model=match[1], verb=match[2] or "")
-        elif path in self._pages:
-            _need(exchange, b"GET")
-            self._admit(exchange, PREDICT, ADMIN)
-            self._pages[path](exchange)
-        else:
-            raise NotFoundError(f"there is nothing at {path[:80]!r}; models answer at /v1/models/NAME:predict")
+        head = exchange.head
+        head.target = self._target(head.path.decode("latin-1").partition("?")[0])
+        head.target(exchange)
 
-    def _admit(self, exchange: Exchange, *any_of: str) -> None:
-        self._gate.admit(exchange.head.get(b"authorization"), loopback=exchange.loopback, any_of=any_of)
+    def _target(self, path: str) -> Callable[[Exchange], None]:
+        """What answers a path; NotFoundError where nothing does."""
+        if match := _PREDICT.match(path):
+            return partial(self._predict, match[1], (PREDICT, f"{PREDICT}:{match[1]}"))
+        if path in ("/v2/health/live", "/v2/health/ready"):
+            return partial(self._health, path.rpartition("/")[2])
+        if match := _V2.match(path):
+            if match[3] == "infer":
+                return partial(self._infer, match[1], match[2], (PREDICT, f"{PREDICT}:{match[1]}"))
+            return partial(self._v2_model, match[1], match[2], match[3] or "")
+        if match := _ADMIN.match(path):
+            return partial(self._administer, match[1], match[2] or "")
+        if path in self._pages:
+            return partial(self._page, path)
+        raise NotFoundError(f"there is nothing at {path[:80]!r}; models answer at /v1/models/NAME:predict")
+
+    def _health(self, what: str, exchange: Exchange) -> None:
+        _need(exchange, b"GET")
+        good = what == "live" or self.ready
+        _send(exchange, {what: good}, status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def _administer(self, model: str, verb: str, exchange: Exchange) -> None:
+        self._admit(exchange, (ADMIN,))
+        assert self.admin is not None
+        _need(exchange, b"POST" if verb else b"GET")
+        self.admin.handle(exchange, model=model, verb=verb)
+
+    def _page(self, path: str, exchange: Exchange) -> None:
+        _need(exchange, b"GET")
+        self._admit(exchange, (PREDICT, ADMIN))
+        self._pages[path](exchange)
+
+    def _admit(self, exchange: Exchange, any_of: tuple[str, ...]) -> None:
+        head = exchange.head
+        if head.admitted_until < time.time():
+            authorization = head.fields.get(b"authorization")
+            head.admitted_until = self._gate.admit(authorization, loopback=authorization is None and exchange.loopback, any_of=any_of)
 
     def _known(self, model: str) -> Route:
         route = self.routes.get(model)
@@ -112,91 +111,37 @@ class App:
         return route
 
     # predictions
-    def _predict(self, exchange: Exchange, model: str) -> None:
-        self._admit(exchange, PREDICT, f"{PREDICT}:{model}")
+    def _predict(self, model: str, any_of: tuple[str, ...], exchange: Exchange) -> None:
+        _need(exchange, b"POST")
+        self._admit(exchange, any_of)
         route = self._known(model)
-        rows = rows_of_request(read_json(exchange))
-        request_id = self._new_id()
-        champion = route.champion()
-        first = rows[0]
-        key = first.get(champion.bundle.schema.key) if type(first) is dict else None
-        arm = route.choose(request_id if key is None else str(key))
-        batch, rows = self._encode(rows, arm=arm, champion=champion)
-        self._submit(Ask(exchange, request_id, route, arm, batch, lambda: rows, _predict_reply))
-
-    def _encode(self, rows: list[dict[str, Any]], *, arm: Arm, champion: Arm) -> tuple[Encoded, list[dict[str, Any]]]:
-        schema, reader = arm.bundle.schema, arm.bundle.reader
-        if arm is not champion and schema != champion.bundle.schema and all(type(row) is dict for row in rows):
-            rows = reader.restrict(rows, to_known_beside=champion.bundle.reader)
-        self._lookup.fill(rows, schema=schema)
-        return reader.encode(rows), rows
-
-    def _submit(self, ask: Ask) -> None:
-        job = Job(
-            batch=ask.batch,
-            deadline=monotonic() + DEADLINE_SECONDS,
-            done=lambda probabilities: self._answer(ask, probabilities),
-            failed=lambda error: self._fail(ask, error),
-        )
-        self._batcher.submit(job, arm=ask.arm)
-
-    def _answer(self, ask: Ask, probabilities: np.ndarray) -> None:
-        arm, bundle, exchange = ask.arm, ask.arm.bundle, ask.exchange
-        exchange.respond(HTTPStatus.OK, ask.write(probabilities, arm, ask.request_id))
-        arm.figures.answered(rows=ask.batch.rows, seconds=perf_counter() - exchange.started)
-        schema = bundle.schema
-        self.log.add(
-            Answered(
-                bundle.model, bundle.version, bundle.digest, ask.request_id, time.time(), schema.key, schema.event_time, ask.rows,
-                schema.classes, probabilities, ask.batch.rows,
-            )
-        )  # fmt: skip
-        challenger = ask.route.shadow()
-        if challenger is not None and ask.route.live is arm:
-            self._shadow.offer(Sample(arm, challenger, ask.route.comparison, ask.batch, ask.rows, probabilities))
-
-    def _fail(self, ask: Ask, error: ServingError) -> None:
-        """A challenger's failure is counted and the champion answers; a champion's is told."""
-        if not isinstance(error, RequestError):
-            ask.arm.figures.failed()
-        champion = ask.route.live
-        if champion is None or champion is ask.arm:
-            refuse(ask.exchange, error)
-            return
-        try:
-            batch, rows = self._encode(list(ask.rows()), arm=champion, champion=ask.arm)
-            self._submit(replace(ask, arm=champion, batch=batch, rows=lambda: rows))
-        except ServingError as second:
-            refuse(ask.exchange, second)
-
-    def _new_id(self) -> str:
-        return f"{self._prefix}{next(self._numbers):08x}"
+        timeout = read_timeout(exchange.head.fields.get(b"x-timeout-ms"))
+        self.predictor.named(exchange, route, rows=rows_of_request(read_json(exchange)), body=exchange.body, timeout=timeout)
 
     # protocol V2
     def _v2_server(self, exchange: Exchange) -> None:
-        _send(exchange, {"name": "falaj", "version": SERVER_VERSION, "extensions": []})
+        _send(exchange, {"name": "falaj", "version": SERVER_VERSION, "extensions": v2.EXTENSIONS})
 
-    def _v2_model(self, exchange: Exchange, model: str, version: str | None, verb: str) -> None:
-        _need(exchange, b"POST" if verb == "infer" else b"GET")
-        self._admit(exchange, PREDICT, f"{PREDICT}:{model}")
+    def _v2_model(self, model: str, version: str | None, verb: str, exchange: Exchange) -> None:
+        _need(exchange, b"GET")
+        self._admit(exchange, (PREDICT, f"{PREDICT}:{model}"))
         route = self._known(model)
-        if verb == "ready":
-            ready = route.live is not None if version is None else any(arm.bundle.version == version for arm in _arms(route))
-            _send(exchange, {"name": model, "ready": ready}, status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+        if verb != "ready":
+            _send(exchange, v2.metadata(route.of_version(version).bundle))
             return
-        request_id = self._new_id()
-        arm = route.choose(request_id) if verb == "infer" and version is None else _of_version(route, version)
-        if verb != "infer":
-            _send(exchange, v2.metadata(arm.bundle))
-            return
-        body = read_json(exchange)
-        batch, outputs, asked = v2.read_infer(body, bundle=arm.bundle)
+        ready = route.is_ready(version)
+        _send(exchange, {"name": model, "ready": ready}, status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
-        def write(probabilities: np.ndarray, arm: Arm, request_id: str) -> bytes:
-            return orjson.dumps(v2.reply(probabilities, bundle=arm.bundle, outputs=outputs, asked=asked, request_id=request_id))
-
-        reader = arm.bundle.reader
-        self._submit(Ask(exchange, request_id, route, arm, batch, lambda: reader.decode(batch), write))
+    def _infer(self, model: str, version: str | None, any_of: tuple[str, ...], exchange: Exchange) -> None:
+        _need(exchange, b"POST")
+        self._admit(exchange, any_of)
+        route, fields = self._known(model), exchange.head.fields
+        request_id = self.predictor.new_id()
+        arm = route.choose(request_id) if version is None else route.of_version(version)
+        body, binary = v2.split_body(exchange.body, fields.get(b"inference-header-content-length"))
+        batch, wishes = v2.read_infer(body, bundle=arm.bundle, binary=binary)
+        timeout = read_timeout(fields.get(b"x-timeout-ms"), wishes.timeout)
+        self.predictor.tensors(exchange, route, arm=arm, request_id=request_id, batch=batch, write=wishes.write, timeout=timeout)
 
     # for people and Prometheus
     def _server_facts(self) -> dict[str, Any]:
@@ -229,31 +174,6 @@ def _send(exchange: Exchange, value: Any, *, status: int = HTTPStatus.OK) -> Non
 
 
 def _need(exchange: Exchange, method: bytes) -> None:
-    if exchange.method != method and not (method == b"GET" and exchange.method == b"HEAD"):
+    found = exchange.head.method
+    if found != method and not (method == b"GET" and found == b"HEAD"):
         raise MethodError(method.decode())
-
-
-def _arms(route: Route) -> list[Arm]:
-    return [arm for arm in (route.live, route.challenger) if arm is not None]
-
-
-def _of_version(route: Route, version: str | None) -> Arm:
-    if version is None:
-        return route.champion()
-    for arm in _arms(route):
-        if arm.bundle.version == version:
-            return arm
-    served = ", ".join(arm.bundle.version for arm in _arms(route))
-    raise NotFoundError(f"version {version} of {route.model} is not in service; in service are {served or 'none'}")
-
-
-def _predict_reply(probabilities: np.ndarray, arm: Arm, request_id: str) -> bytes:
-    bundle = arm.bundle
-    classes = bundle.schema.classes
-    predictions = []
-    for shares in probabilities.tolist():
-        highest = max(shares)
-        predictions.append(
-            {"label": classes[shares.index(highest)], "probability": highest, "probabilities": dict(zip(classes, shares, strict=True))}
-        )
-    return orjson.dumps({"model": bundle.model, "version": bundle.version, "request_id": request_id, "predictions": predictions})

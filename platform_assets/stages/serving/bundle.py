@@ -6,6 +6,7 @@ Reading requests is columns.py; choosing which bundle answers is traffic.py.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE = "model.onnx", "schema.json", "samples.js
 TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
 MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
 VERSION_DIGITS = 12
+_FEW_ROWS = 8  # up to here lists are faster than numpy
 
 # What onnxruntime raises has no common base below Exception.
 RUN_ERRORS: tuple[type[Exception], ...] = (
@@ -55,6 +57,13 @@ class Bundle:
         """First twelve digits of the digest, as releases are named."""
         return self.digest[:VERSION_DIGITS]
 
+    def labels(self, found: np.ndarray, shares: list[list[float]]) -> list[str]:
+        """Most probable class of each row, from the probabilities as an array and as lists."""
+        classes = self.schema.classes
+        if len(shares) <= _FEW_ROWS:
+            return [classes[row.index(max(row))] for row in shares]
+        return [classes[best] for best in found.argmax(axis=1).tolist()]
+
     def predict(self, batch: Encoded) -> np.ndarray:
         """Probabilities float32 [rows, classes]; an answer that is not finite or not of this shape raises ServingError."""
         parts = [self._run(batch.slice(start, start + MAX_RUN_ROWS)) for start in range(0, batch.rows, MAX_RUN_ROWS)]
@@ -66,11 +75,16 @@ class Bundle:
         except RUN_ERRORS as error:
             raise ServingError(f"{self.model} {self.version} could not answer: {str(error).splitlines()[0]}") from error
         wanted = (batch.rows, len(self.schema.classes))
-        if found.shape != wanted or not np.isfinite(found).all():
+        if found.shape != wanted or not _all_finite(found):
             raise ServingError(
                 f"{self.model} {self.version} answered with shape {found.shape} or infinite values; right is {wanted}, all finite"
             )
         return found
+
+
+def _all_finite(found: np.ndarray) -> bool:
+    # One infinite or missing value makes the sum so; the sum of finite probabilities is far from the largest double.
+    return math.isfinite(found.sum(dtype=np.float64)) if found.size > _FEW_ROWS else all(map(math.isfinite, found.ravel().tolist()))
 
 
 def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from platform_assets.specs.looks import LATENCY_BOUNDS
@@ -46,11 +47,16 @@ class Figures:
     errors: int = 0
     latency: Histogram = field(default_factory=Histogram)
 
-    def answered(self, *, rows: int, seconds: float) -> None:
-        """Count one answered request."""
-        self.requests += 1
-        self.rows += rows
-        self.latency.add(seconds)
+    def answered(self, now: float, requests: Sequence[tuple[int, float]]) -> None:
+        """Count answered requests of one run: their rows, and when each began."""
+        counts, total = self.latency.counts, 0.0
+        for rows, began in requests:
+            seconds = now - began
+            counts[bisect_left(BOUNDS, seconds)] += 1
+            total += seconds
+            self.rows += rows
+        self.requests += len(requests)
+        self.latency.total += total
 
     def failed(self) -> None:
         """Count one request that this version could not answer."""

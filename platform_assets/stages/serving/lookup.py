@@ -22,6 +22,10 @@ class Lookup:
         self.missed_rows = 0
         self.read_errors = 0
 
+    def lacks(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> bool:
+        """Whether a row lacks a feature that the store may have."""
+        return self._reader is not None and any(_lacks(row, features) for _, _, features in self._plan(schema) for row in rows)
+
     def fill(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> None:
         """Add the missing features of other entities to the rows, in place."""
         if self._reader is None or not schema.online:

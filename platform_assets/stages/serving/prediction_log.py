@@ -1,7 +1,6 @@
-"""The prediction log: one JSON line a row, written by a thread, so that no reply ever waits for a disk.
+"""The prediction log: one frame a run, written by a thread, so that no reply ever waits for a disk. What a frame is stands in frames.py.
 
-`<folder>/<model>/<n>.open.jsonl` is being written; `<n>.jsonl` is closed and never changes. At most the last second is lost at SIGKILL.
-Probabilities stand in the order of the schema's classes.
+`<folder>/<model>/<n>.open.frames` is being written; `<n>.frames` is closed and never changes. At most the last second is lost at SIGKILL.
 """
 
 from __future__ import annotations
@@ -11,38 +10,20 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import orjson
+from platform_assets.stages.serving.frames import Answered, describe, encode, whole_frames
 
 MAX_WAITING_ROWS = 100_000
 SEGMENT_BYTES = 64 << 20
 _FLUSH_SECONDS = 0.5
 _WAKE_ROWS = 512  # written earlier under load: waiting rows are memory
-_OPEN, _CLOSED = ".open.jsonl", ".jsonl"
-_SEGMENT = re.compile(r"^(\d+)(\.open)?\.jsonl$")
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """One answered request as the hot path hands it over; `rows` is called by the writing thread."""
-
-    model: str
-    version: str
-    digest: str
-    request_id: str
-    time: float
-    key: str
-    event_time: str
-    rows: Callable[[], Sequence[dict[str, Any]]]
-    classes: tuple[str, ...]
-    probabilities: Any
-    num_rows: int
+_OPEN, _CLOSED = ".open.frames", ".frames"
+_SEGMENT = re.compile(r"^(\d+)(\.open)?\.frames$")
 
 
 class PredictionLog:
@@ -117,23 +98,23 @@ class PredictionLog:
             future.set_exception(error)
 
     def _write_waiting(self) -> None:
-        lines: dict[str, list[bytes]] = {}
+        runs: dict[str, list[Answered]] = {}
         for _ in range(len(self._waiting)):
             answered = self._waiting.popleft()
-            lines.setdefault(answered.model, []).extend(_lines(answered))
+            runs.setdefault(answered.model, []).append(answered)
             self._written_rows += answered.num_rows
-        for model, found in lines.items():
+        for model, found in runs.items():
             try:
                 self._write(model, found)
             except OSError:  # a full disk must not stop predictions; it shows in /status and /metrics
                 self.write_errors += 1
-                self.dropped_rows += len(found)
+                self.dropped_rows += sum(answered.num_rows for answered in found)
 
-    def _write(self, model: str, lines: list[bytes]) -> None:
+    def _write(self, model: str, runs: list[Answered]) -> None:
         segment = self._segments.get(model)
         if segment is None:
             segment = self._segments[model] = _Segment.start(self._folder / model)
-        segment.write(b"".join(lines))
+        segment.write(runs)
         if segment.size >= self._segment_bytes:
             del self._segments[model]
             segment.close()
@@ -146,6 +127,7 @@ class _Segment:
     file: Path
     stream: IO[bytes]
     size: int = 0
+    described: frozenset[str] = frozenset()
 
     @classmethod
     def start(cls, folder: Path) -> _Segment:
@@ -155,8 +137,10 @@ class _Segment:
         file = folder / f"{max(last + 1, time.time_ns() // 1_000_000)}{_OPEN}"
         return cls(file, file.open("xb", buffering=0))
 
-    def write(self, data: bytes) -> None:
-        """Append whole lines; what fails is cut off again, so that no torn line stands in the middle."""
+    def write(self, runs: Sequence[Answered]) -> None:
+        """Append whole frames; what fails is cut off again, so that no torn frame stands in the middle."""
+        new = {run.digest: run for run in runs if run.digest not in self.described}
+        data = b"".join([*(describe(run) for run in new.values()), *(encode(run) for run in runs)])
         try:
             view = memoryview(data)
             while view:
@@ -166,6 +150,7 @@ class _Segment:
             self.stream.seek(self.size)
             raise
         self.size += len(data)
+        self.described |= new.keys()
 
     def close(self) -> None:
         """Bring it to the disk and give it its final name."""
@@ -175,9 +160,9 @@ class _Segment:
 
 
 def close_left_over(file: Path) -> None:
-    """Close a segment that a killed server left open; a torn last line is cut off, an empty segment removed."""
+    """Close a segment that a killed server left open; a torn last frame is cut off, an empty segment removed."""
     content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
+    whole = whole_frames(content)
     if whole == 0:
         file.unlink()
         return
@@ -199,27 +184,3 @@ def _finish(file: Path) -> None:
 
 def _number(file: Path) -> int:
     return int(file.name.split(".", 1)[0])
-
-
-def _lines(answered: Answered) -> list[bytes]:
-    stamp = datetime.fromtimestamp(answered.time, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-    best = answered.probabilities.argmax(axis=1).tolist()
-    shares = answered.probabilities.tolist()
-    lines = []
-    for at, row in enumerate(answered.rows()):
-        inputs = dict(row)
-        line = {
-            "prediction_id": f"{answered.request_id}:{at}",
-            "request_id": answered.request_id,
-            "model": answered.model,
-            "version": answered.version,
-            "digest": answered.digest,
-            "time": stamp,
-            "key": inputs.pop(answered.key, None),
-            "event_time": inputs.pop(answered.event_time, None),
-            "inputs": inputs,
-            "label": answered.classes[best[at]],
-            "probabilities": shares[at],
-        }
-        lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-    return lines

@@ -9,15 +9,12 @@ import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.stages.serving.access import ScopeError
+from platform_assets.stages.serving.traffic import NotFoundError
 
 if TYPE_CHECKING:
     from platform_assets.stages.serving.http import Exchange
 
 _RETRY = b"retry-after: 1\r\n"
-
-
-class NotFoundError(RequestError):
-    """No such path, model or version (HTTP 404)."""
 
 
 class MethodError(RequestError):

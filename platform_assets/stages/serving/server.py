@@ -28,6 +28,7 @@ from platform_assets.stages.serving.http import Connection, HttpServer
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.online import OnlineReader
 from platform_assets.stages.serving.prediction_log import PredictionLog
+from platform_assets.stages.serving.replies import refuse
 from platform_assets.stages.serving.shadow import Shadow
 
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
@@ -68,7 +69,7 @@ async def _serve(config: ServerConfig) -> None:
     app = App(gate=gate, batcher=Batcher(loop), log=log, lookup=Lookup(reader), shadow=shadow)
     app.admin = Admin(app, serving=config.serving)
     app.admin.restore()
-    http = HttpServer(app.handle)
+    http = HttpServer(app.handle, refuse)
     app.replies, app.count_connections = http.replies, lambda: len(http.connections)
     # What is loaded stays: the collector need not look at it again on every pass.
     gc.collect()

@@ -13,6 +13,11 @@ from platform_assets.errors import RequestError, ServingError
 from platform_assets.stages.serving.bundle import Bundle
 from platform_assets.stages.serving.figures import Comparison, Figures
 
+
+class NotFoundError(RequestError):
+    """No such path, model or version (HTTP 404)."""
+
+
 MODES = ("live", "shadow", "canary")
 _SPARE_BUNDLES = 2  # loaded, but neither live, challenger nor the way back
 
@@ -54,9 +59,24 @@ class Route:
             raise ServingError(f"model {self.model} has no live version: {self.fault or 'its first release is still to come'}")
         return self.live
 
+    def of_version(self, version: str | None) -> Arm:
+        """Arm of a version in service, or the champion where none is named."""
+        if version is None:
+            return self.champion()
+        served = [arm for arm in (self.live, self.challenger) if arm is not None]
+        for arm in served:
+            if arm.bundle.version == version:
+                return arm
+        named = ", ".join(arm.bundle.version for arm in served)
+        raise NotFoundError(f"version {version} of {self.model} is not in service; in service are {named or 'none'}")
+
+    def is_ready(self, version: str | None) -> bool:
+        """Whether a version, or any, is in service."""
+        return any(arm is not None and version in (None, arm.bundle.version) for arm in (self.live, self.challenger))
+
     def choose(self, key: str) -> Arm:
         """Arm of one request. Sticky: a key stays with its arm while the percent stands, and stays in the canary as it grows."""
-        champion = self.champion()
+        champion = self.live if self.live is not None else self.champion()
         if self.traffic.mode != "canary" or self.challenger is None:
             return champion
         share = zlib.crc32(f"{self.model}\0{key}".encode()) % 10_000

@@ -1,23 +1,77 @@
-"""Open Inference Protocol V2, REST with JSON tensors: translation between its bodies and encoded batches. No routes here.
+"""Open Inference Protocol V2: translation between its requests and replies and encoded batches; REST, and what gRPC shares. No routes here.
 
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, with the binary tensor data
+extension, and of the other extensions the request parameter `timeout` (microseconds).
 """
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from platform_assets.errors import RequestError
 from platform_assets.stages.serving.columns import MAX_ROWS, MAX_TEXT, Encoded, is_text
 
 if TYPE_CHECKING:
-    from platform_assets.stages.serving.bundle import Bundle
+    from collections.abc import Callable
 
-_NUMERIC_TYPES = frozenset({"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
+    from platform_assets.stages.serving.bundle import Bundle
+    from platform_assets.stages.serving.traffic import Arm
+
+EXTENSIONS = ["binary_tensor_data"]
 TEXTS = frozenset({"categorical", "text"})
-_OUTPUTS = ("probabilities", "label")
+OUTPUTS = ("probabilities", "label")
+_DTYPES = {
+    "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
+    "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
+}  # fmt: skip
+_NUMBERS = frozenset({int, float})
+_PACKED_VALUES = 4096  # beyond, numpy converts a list faster than struct does
+
+
+@dataclass(slots=True, eq=False)
+class Wishes:
+    """How a request wants its answer: names of the outputs, those of them in binary, the caller's id, and a timeout."""
+
+    outputs: tuple[str, ...] = OUTPUTS
+    binary: tuple[str, ...] = ()
+    id: str = ""
+    timeout: Any = None
+
+    def write(self, arm: Arm, request_id: str, found: np.ndarray, shares: list[list[float]]) -> tuple[bytes, bytes]:
+        """Body and header lines of the reply; tensors are flat, row by row."""
+        bundle, rows = arm.bundle, len(shares)
+        name = orjson.dumps(self.id) if self.id else b'"%b"' % request_id.encode()
+        listed, blobs = [], []
+        for output in self.outputs:
+            if output == "probabilities":
+                opening = b'{"name":"probabilities","datatype":"FP32","shape":[%d,%d],' % (rows, len(bundle.schema.classes))
+                if output not in self.binary:
+                    flat = shares[0] if rows == 1 else [share for row in shares for share in row]
+                    listed.append(b'%b"data":%b}' % (opening, orjson.dumps(flat)))
+                    continue
+                blob = found.tobytes()
+            else:
+                opening = b'{"name":"label","datatype":"BYTES","shape":[%d],' % rows
+                labels = bundle.labels(found, shares)
+                if output not in self.binary:
+                    listed.append(b'%b"data":%b}' % (opening, orjson.dumps(labels)))
+                    continue
+                blob = write_texts(labels)
+            listed.append(b'%b"parameters":{"binary_data_size":%d}}' % (opening, len(blob)))
+            blobs.append(blob)
+        text = b'%b%b,"outputs":[%b]}' % (_reply_head(bundle.model, bundle.version), name, b",".join(listed))
+        if not blobs:
+            return text, b""
+        return b"".join([text, *blobs]), b"inference-header-content-length: %d\r\n" % len(text)
+
+
+_USUAL = Wishes()
 
 
 def metadata(bundle: Bundle) -> dict[str, Any]:
@@ -33,51 +87,161 @@ def metadata(bundle: Bundle) -> dict[str, Any]:
     return {"name": bundle.model, "versions": [bundle.version], "platform": "onnx_onnxv1", "inputs": inputs, "outputs": outputs}
 
 
-def read_infer(body: Any, *, bundle: Bundle) -> tuple[Encoded, tuple[str, ...], str]:
-    """Batch, names of the outputs asked for, and the caller's id. RequestError names the tensor that is wrong."""
+def split_body(body: bytes, header_length: bytes | None) -> tuple[Any, memoryview]:
+    """JSON of a request and the binary data after it. `header_length` is the header Inference-Header-Content-Length."""
+    if header_length is None:
+        text, rest = body, memoryview(b"")
+    else:
+        if not header_length.isdigit() or int(header_length[:12]) > len(body):
+            raise RequestError(f"header 'inference-header-content-length': right would be 0 to {len(body)}, the length of the body")
+        view, length = memoryview(body), int(header_length)
+        text, rest = view[:length], view[length:]  # type: ignore[assignment]
+    try:
+        return orjson.loads(text), rest
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not JSON: {error}") from error
+
+
+def read_infer(body: Any, *, bundle: Bundle, binary: memoryview | bytes = b"") -> tuple[Encoded, Wishes]:
+    """Return rows and wishes of a parsed request and the binary data that came with it. RequestError names the tensor that is wrong."""
     if type(body) is not dict or type(body.get("inputs")) is not list:
         raise RequestError("field 'inputs': right would be a list of tensors with name, datatype, shape and data")
-    tensors: dict[str, np.ndarray] = {}
+    reader, widths = bundle.reader, bundle.reader.widths
+    tensors: dict[str, np.ndarray | bytes] = {}
+    rows = at = 0
     for tensor in body["inputs"]:
         name = tensor.get("name") if type(tensor) is dict else None
-        if not isinstance(name, str) or name not in bundle.reader.tensor_names or name in tensors:
-            raise RequestError(f"input {name!r}: right would be each of {', '.join(bundle.reader.tensor_names)}, once")
-        tensors[name] = _read_tensor(tensor, name=name, width=bundle.reader.tensor_shape(name)[1])
-    if missing := [name for name in bundle.reader.tensor_names if name not in tensors]:
-        raise RequestError(f"input {missing[0]!r} is missing; the model needs {', '.join(bundle.reader.tensor_names)}")
-    counts = {len(array) for array in tensors.values()}
-    if len(counts) != 1:
-        raise RequestError(f"the inputs have {sorted(counts)} rows; every input needs the same number")
-    batch = Encoded(counts.pop(), tensors.get("numeric"), tensors.get("categorical"), tensors.get("image"), tensors.get("text"))
-    asked = body.get("id", "")
+        if not isinstance(name, str) or name not in widths or name in tensors:
+            raise RequestError(f"input {name!r}: right would be each of {', '.join(reader.tensor_names)}, once")
+        count, width = _read_shape(tensor.get("shape"), name=name, width=widths[name])
+        if tensors and count != rows:
+            raise RequestError(f"the inputs have {sorted({rows, count})} rows; every input needs the same number")
+        rows, part = count, None
+        if (parameters := tensor.get("parameters")) is not None and (size := _binary_size(parameters, name)) is not None:
+            part, at = binary[at : at + size], at + size
+            if len(part) != size:
+                raise RequestError(f"input {name!r}: binary_data_size is {size}, {len(part)} bytes are left of the body")
+        tensors[name] = _read_tensor(tensor, part, name=name, shape=(count, width))
+    if len(tensors) != len(reader.tensor_names):
+        missing = next(name for name in reader.tensor_names if name not in tensors)
+        raise RequestError(f"input {missing!r} is missing; the model needs {', '.join(reader.tensor_names)}")
+    if at != len(binary):
+        raise RequestError(f"{len(binary) - at} bytes of the body belong to no input; binary_data_size must name them all")
+    batch = Encoded(rows, tensors.get("numeric"), tensors.get("categorical"), tensors.get("image"), tensors.get("text"))  # type: ignore[arg-type]
+    return batch, _USUAL if len(body) == 1 else _read_wishes(body)
+
+
+def _read_wishes(body: dict[str, Any]) -> Wishes:
+    asked, parameters, outputs = body.get("id", ""), body.get("parameters"), body.get("outputs")
     if not isinstance(asked, str):
         raise RequestError("field 'id': right would be text")
-    return batch, _read_outputs(body.get("outputs")), asked
+    if parameters is not None and type(parameters) is not dict:
+        raise RequestError("field 'parameters': right would be an object")
+    parameters = parameters or {}
+    usual = _flag(parameters, "binary_data_output", where="parameters", usual=False)
+    names, binary = [], []
+    for output in outputs if type(outputs) is list else [] if outputs is None else [None]:
+        name = output.get("name") if type(output) is dict else None
+        if name not in OUTPUTS or name in names:
+            raise RequestError(f"output {name!r}: right would be {' or '.join(OUTPUTS)}, each once")
+        own = (output or {}).get("parameters") or {}
+        if type(own) is not dict or "classification" in own:
+            raise RequestError(f"output {name!r}: of its parameters 'binary_data' is known here")
+        names.append(name)
+        if _flag(own, "binary_data", where=f"output {name!r}", usual=usual):
+            binary.append(name)
+    if not names:
+        names, binary = list(OUTPUTS), list(OUTPUTS) if usual else []
+    return Wishes(tuple(names), tuple(binary), asked, parameters.get("timeout"))
 
 
-def _read_outputs(outputs: Any) -> tuple[str, ...]:
-    if outputs is None:
-        return _OUTPUTS
-    names = tuple(output.get("name") if type(output) is dict else None for output in outputs) if type(outputs) is list else (None,)
-    for name in names:
-        if name not in _OUTPUTS:
-            raise RequestError(f"output {name!r}: right would be {' or '.join(_OUTPUTS)}")
-    return tuple(str(name) for name in names) or _OUTPUTS
+def _flag(parameters: dict[str, Any], name: str, *, where: str, usual: bool) -> bool:
+    value = parameters.get(name, usual)
+    if type(value) is not bool:
+        raise RequestError(f"{where}: {name} is {value!r}; right would be true or false")
+    return value
 
 
-def _read_tensor(tensor: dict[str, Any], *, name: str, width: int) -> np.ndarray:
-    shape, datatype, data = tensor.get("shape"), tensor.get("datatype"), tensor.get("data")
+def _binary_size(parameters: Any, name: str) -> int | None:
+    if type(parameters) is not dict:
+        raise RequestError(f"input {name!r}: parameters must be an object")
+    size = parameters.get("binary_data_size")
+    if size is not None and (type(size) is not int or size < 0):
+        raise RequestError(f"input {name!r}: binary_data_size is {size!r}; right would be a number of bytes")
+    return size
+
+
+def _read_shape(shape: Any, *, name: str, width: int) -> tuple[int, int]:
     if type(shape) is not list or len(shape) != 2 or type(shape[0]) is not int or not 0 < shape[0] <= MAX_ROWS or shape[1] != width:  # noqa: PLR2004
         raise RequestError(f"input {name!r}: shape {shape!r} found; right would be [rows, {width}] with 1 to {MAX_ROWS} rows")
-    text = name in TEXTS
-    if not isinstance(datatype, str) or (datatype != "BYTES" if text else datatype not in _NUMERIC_TYPES):
+    return shape[0], width
+
+
+def _read_tensor(tensor: dict[str, Any], part: memoryview | bytes | None, *, name: str, shape: tuple[int, int]) -> np.ndarray | bytes:
+    datatype, text = tensor.get("datatype"), name in TEXTS
+    if not isinstance(datatype, str) or (datatype != "BYTES" if text else datatype not in _DTYPES):
         raise RequestError(f"input {name!r}: datatype {datatype!r} found; right would be {'BYTES' if text else 'FP32'}")
+    count = shape[0] * shape[1]
+    if part is not None:
+        if "data" in tensor:
+            raise RequestError(f"input {name!r}: it has both data and binary_data_size; right would be one of them")
+        return read_texts(part, name=name, shape=shape) if text else read_numbers(part, name=name, datatype=datatype, shape=shape)
+    data = tensor.get("data")
     if type(data) is not list:
-        raise RequestError(f"input {name!r}: data must be a list (binary tensors are not read here)")
-    flat = [value for row in data for value in row] if data and all(type(row) is list for row in data) else data
-    if len(flat) != shape[0] * width:
-        raise RequestError(f"input {name!r}: {len(flat)} values found, its shape asks for {shape[0] * width}")
-    return _text_array(flat, name).reshape(shape) if text else _number_array(flat, name).reshape(shape)
+        raise RequestError(f"input {name!r}: data must be a list, or binary_data_size must stand in its parameters")
+    flat = [value for row in data for value in row] if data and type(data[0]) is list and all(type(row) is list for row in data) else data
+    if len(flat) != count:
+        raise RequestError(f"input {name!r}: {len(flat)} values found, its shape asks for {count}")
+    if text:
+        return _text_array(flat, name).reshape(shape)
+    if name == "numeric" and count <= _PACKED_VALUES and _NUMBERS.issuperset(map(type, flat)):
+        try:
+            return _packer(count)(*flat)
+        except (OverflowError, struct.error):
+            pass  # a number that no 32-bit float holds: told below
+    return _number_array(flat, name).reshape(shape)
+
+
+@lru_cache(maxsize=256)
+def _packer(count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"={count}f").pack
+
+
+def read_numbers(part: memoryview | bytes, *, name: str, datatype: str, shape: tuple[int, int]) -> np.ndarray | bytes:
+    """Numbers of a binary tensor; packed where they came as the graph takes them."""
+    dtype = np.dtype(_DTYPES[datatype])
+    if len(part) != shape[0] * shape[1] * dtype.itemsize:
+        raise RequestError(
+            f"input {name!r}: {len(part)} bytes found, its shape and datatype ask for {shape[0] * shape[1] * dtype.itemsize}"
+        )
+    with np.errstate(over="ignore"):
+        array = np.frombuffer(part, dtype=dtype).astype(np.float32, copy=False).reshape(shape)
+    if name == "numeric":
+        if np.isinf(array).any():
+            raise RequestError(f"input {name!r}: a value is infinite or beyond the range of a 32-bit float")
+        return bytes(part) if datatype == "FP32" else array
+    if not np.isfinite(array).all():
+        raise RequestError(f"input {name!r}: every value must be a finite 32-bit float")
+    return array
+
+
+def read_texts(part: memoryview | bytes, *, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """Texts of a binary tensor: before each its length in four bytes, little endian."""
+    content, at, flat = bytes(part), 0, []
+    try:
+        while at < len(content):
+            (length,) = struct.unpack_from("<I", content, at)
+            at += 4 + length
+            if at > len(content):
+                raise RequestError(f"input {name!r}: a text of {length} bytes does not fit into what is left of the data")
+            flat.append(content[at - length : at].decode())
+    except (struct.error, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"input {name!r}: the binary data are not texts in UTF-8, each after its length in four bytes: {error}"
+        ) from error
+    if len(flat) != shape[0] * shape[1]:
+        raise RequestError(f"input {name!r}: {len(flat)} values found, its shape asks for {shape[0] * shape[1]}")
+    return _text_array(flat, name).reshape(shape)
 
 
 def _text_array(flat: list[Any], name: str) -> np.ndarray:
@@ -102,20 +266,11 @@ def _number_array(flat: list[Any], name: str) -> np.ndarray:
     return array
 
 
-def reply(probabilities: np.ndarray, *, bundle: Bundle, outputs: tuple[str, ...], asked: str, request_id: str) -> dict[str, Any]:
-    """Body of an infer reply; tensors are flat, row by row."""
-    classes = bundle.schema.classes
-    made = {
-        "probabilities": lambda: {"datatype": "FP32", "shape": list(probabilities.shape), "data": probabilities.ravel().tolist()},
-        "label": lambda: {
-            "datatype": "BYTES",
-            "shape": [len(probabilities)],
-            "data": [classes[best] for best in probabilities.argmax(axis=1).tolist()],
-        },
-    }
-    return {
-        "model_name": bundle.model,
-        "model_version": bundle.version,
-        "id": asked or request_id,
-        "outputs": [{"name": name, **made[name]()} for name in outputs],
-    }
+@lru_cache(maxsize=256)
+def _reply_head(model: str, version: str) -> bytes:
+    return b'{"model_name":%b,"model_version":%b,"id":' % (orjson.dumps(model), orjson.dumps(version))
+
+
+def write_texts(texts: list[str]) -> bytes:
+    """Texts as binary data."""
+    return b"".join([struct.pack("<I", len(encoded)) + encoded for encoded in map(str.encode, texts)])

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from platform_assets.stages.serving.prediction_log import Answered, PredictionLog, closed_segments
+from platform_assets.errors import ServingError
+from platform_assets.specs.records import Feature, FeatureSchema
+from platform_assets.stages.serving.frames import NAMED, PACKED, Answered, describe, encode, read_rows, whole_frames
+from platform_assets.stages.serving.prediction_log import PredictionLog, closed_segments
+
+SCHEMA = FeatureSchema((Feature("lead_time", "numeric", "v", "booking_id"),), "y", ("no", "yes"), "booking_id", "booking_date")
+
+
+@dataclass
+class Logged:
+    request_id: str
+    rows: int
+    kind: int
+    source: bytes | Callable[[], list]
 
 
 def answered(number: int, rows: int = 1) -> Answered:
     given = [{"booking_id": f"b{number}.{at}", "booking_date": "2016-01-01", "lead_time": at} for at in range(rows)]
-    return Answered(
-        "tiny",
-        "abc",
-        "abcdef",
-        f"r{number}",
-        0.0,
-        "booking_id",
-        "booking_date",
-        lambda: given,
-        ("no", "yes"),
-        np.array([[0.25, 0.75]] * rows),
-        rows,
-    )
+    shares = np.array([[0.25, 0.75]] * rows, dtype=np.float32)
+    return Answered("tiny", "abc", "abcdef", SCHEMA, 0.0, [Logged(f"r{number}", rows, NAMED, lambda: given)], shares, rows)
 
 
 def lines(segments: list[Path]) -> list[dict]:
-    return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
+    return [row for segment in segments for row in read_rows(segment)]
 
 
 def test_a_line_holds_the_row_its_answer_and_where_it_came_from(tmp_path):
@@ -55,15 +62,46 @@ def test_a_full_segment_is_closed_and_numbers_rise_even_after_a_reader_removed_t
     assert int(second[0].stem) > int(first[0].stem)
 
 
-def test_a_left_over_segment_is_closed_at_start_without_its_torn_line(tmp_path):
+def test_a_left_over_segment_is_closed_at_start_without_its_torn_frame(tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()
-    (folder / "7.open.jsonl").write_bytes(b'{"a": 1}\n{"b": 2}\n{"c"')
-    (folder / "8.open.jsonl").write_bytes(b'{"torn')
+    whole = describe(answered(1)) + encode(answered(1)) + encode(answered(2))
+    (folder / "7.open.frames").write_bytes(whole + encode(answered(3))[:-1])
+    (folder / "8.open.frames").write_bytes(describe(answered(1))[:10])
     PredictionLog(tmp_path).stop()
-    assert [segment.name for segment in closed_segments(folder)] == ["7.jsonl"]
-    assert lines(closed_segments(folder)) == [{"a": 1}, {"b": 2}]
-    assert not list(folder.glob("*.open.jsonl"))
+    assert [segment.name for segment in closed_segments(folder)] == ["7.frames"]
+    assert [line["request_id"] for line in lines(closed_segments(folder))] == ["r1", "r2"]
+    assert not list(folder.glob("*.open.frames"))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=6), st.data())
+def test_whatever_is_cut_off_the_whole_frames_before_it_are_read_as_written(tmp_path_factory, shapes, data):
+    random = np.random.default_rng(0)
+    requests, values = [], []
+    for number, (packed, rows) in enumerate(shapes):
+        numbers = random.normal(size=(rows, 1)).astype(np.float32)
+        named = [{"lead_time": value} for value in numbers[:, 0].tolist()]
+        source = numbers.tobytes() if packed else orjson.dumps({"rows": named})
+        requests.append(Logged(f"r{number}", rows, PACKED if packed else NAMED, source))
+        values += named
+    total = len(values)
+    run = Answered("tiny", "abc", "abcdef", SCHEMA, 0.0, requests, random.random((total, 2)).astype(np.float32), total)
+    first, second = describe(run) + encode(run), encode(run)
+    torn = first + second[: data.draw(st.integers(0, len(second) - 1))]
+    assert whole_frames(torn) == len(first)
+    file = tmp_path_factory.mktemp("log") / "1.frames"
+    file.write_bytes(first)
+    found = lines([file])
+    assert [line["inputs"] for line in found] == values
+    assert [line["probabilities"] for line in found] == run.probabilities.tolist()
+
+
+def test_a_damaged_segment_is_named_with_the_place(tmp_path):
+    content = bytearray(describe(answered(1)) + encode(answered(1)))
+    content[-1] ^= 1
+    (tmp_path / "1.frames").write_bytes(content)
+    with pytest.raises(ServingError, match=r"1\.frames is damaged at byte"):
+        lines([tmp_path / "1.frames"])
 
 
 def test_beyond_its_bound_it_drops_and_counts_instead_of_waiting(tmp_path, monkeypatch):

@@ -15,12 +15,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import jwt
+import numpy as np
 import pytest
 from serving_process import MODEL, Server
 
 from platform_assets.errors import AccessError, RequestError, ServingError
-from platform_assets.stages.serving.prediction_log import closed_segments
-from resources.serving import PredictClient, find_server, server_command
+from platform_assets.stages.serving.v2 import write_texts
+from resources.serving import PredictClient, find_server, log_lines, server_command
 from resources.testing.serving import TINY_ROW
 
 PATH = f"/v1/models/{MODEL}:predict"
@@ -47,7 +48,7 @@ def raw(server: Server, data: bytes) -> bytes:
 
 
 def logged(server: Server) -> list[dict]:
-    segments = closed_segments(server.settings.home.serving / "log" / MODEL)
+    segments = log_lines(server.settings.home.serving / "log" / MODEL)
     return [json.loads(line) for segment in segments for line in segment.read_text().splitlines()]
 
 
@@ -115,6 +116,47 @@ def test_the_open_inference_protocol_answers_as_named_columns_do(live):
         client.request("POST", f"/v2/models/{MODEL}/infer", {"inputs": [huge, tensors[1]]})
     live.target.rotate_log(MODEL)
     assert len(logged(live)) == 3
+
+
+def test_binary_tensors_are_answered_in_binary_as_json_is_and_logged(live):
+    numbers = np.array([[30, 80.5, 16983, 90.0], [1, 2, np.nan, 4]], dtype=np.float32)
+    blobs = [numbers.tobytes(), write_texts(["Online TA", ""])]
+    inputs = [
+        {"name": "numeric", "datatype": "FP32", "shape": [2, 4], "parameters": {"binary_data_size": len(blobs[0])}},
+        {"name": "categorical", "datatype": "BYTES", "shape": [2, 1], "parameters": {"binary_data_size": len(blobs[1])}},
+    ]
+    head = json.dumps({"id": "b", "inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    with live.client() as client:
+        described = client.request("GET", "/v2")
+        rows = [TINY_ROW, {"lead_time": 1, "adr": 2, "mean_adr_90d": 4}]
+        named = [list(one["probabilities"].values()) for one in client.predict(MODEL, rows)["predictions"]]
+    assert "binary_tensor_data" in described["extensions"]
+    status, fields, body = ask(
+        live, "POST", f"/v2/models/{MODEL}/infer", head + b"".join(blobs), inference_header_content_length=str(len(head))
+    )
+    assert (status, fields["content-type"]) == (200, "application/octet-stream")
+    length = int(fields["inference-header-content-length"])
+    outputs = json.loads(body[:length])["outputs"]
+    assert [output["parameters"]["binary_data_size"] for output in outputs] == [16, 10]
+    assert np.frombuffer(body[length : length + 16], dtype=np.float32).reshape(2, 2) == pytest.approx(np.array(named), abs=1e-6)
+    live.target.rotate_log(MODEL)
+    last = logged(live)[-1]
+    assert last["inputs"] == {"lead_time": 1.0, "adr": 2.0, "arrival_date": None, "mean_adr_90d": 4.0, "market_segment": None}
+
+
+def test_a_request_that_cannot_be_answered_in_time_is_told_so_at_once(live):
+    status, fields, body = ask(live, "POST", PATH, BODY, x_timeout_ms="0")
+    assert status == 400
+    assert b"x-timeout-ms" in body
+    assert ask(live, "POST", PATH, BODY, x_timeout_ms="5000")[0] == 200
+    tensors = [
+        {"name": "numeric", "datatype": "FP32", "shape": [1, 4], "data": [30, 80.5, 16983, 90.0]},
+        {"name": "categorical", "datatype": "BYTES", "shape": [1, 1], "data": ["Online TA"]},
+    ]
+    late = json.dumps({"inputs": tensors, "parameters": {"timeout": 1}}).encode()
+    status, fields, body = ask(live, "POST", f"/v2/models/{MODEL}/infer", late)
+    assert (status, fields["retry-after"]) == (503, "1")
+    assert b"deadline" in body
 
 
 def test_people_and_prometheus_can_look(live):

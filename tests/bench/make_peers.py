@@ -1,0 +1,47 @@
+"""Make an environment of its own for each server that `falaj bench serving` compares with: `python tests/bench/make_peers.py [FOLDER]`.
+
+Needs a package index. What cannot be installed is said and left out; `falaj bench serving` reports it as missing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / ".bench-peers"
+# onnxruntime, numpy and orjson as in constraints.txt where the peer allows it.
+PEERS = {
+    "fastapi": ["fastapi==0.115.14", "uvicorn==0.35.0", "uvloop==0.23.0", "httptools==0.9.0", "orjson==3.13.0", "onnxruntime==1.31.1"],
+    "mlserver": ["mlserver==1.7.1", "uvloop<0.22", "onnxruntime==1.31.1"],
+    "kserve": ["kserve==0.21.0", "onnxruntime==1.31.1"],
+    "triton": ["nvidia-pytriton==0.7.0", "onnxruntime==1.31.1"],
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Make what is missing; the exit status tells how many could not be made."""
+    folder = Path(arguments[0]) if arguments else FOLDER
+    failed = 0
+    for name, packages in PEERS.items():
+        place = folder / name
+        if (place / "installed").exists():
+            continue
+        venv.create(place, with_pip=True, clear=True)
+        done = subprocess.run(
+            [place / "bin" / "python", "-m", "pip", "install", "-q", *packages], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            (place / "installed").write_text("\n".join(packages))
+            print(f"{name}: installed in {place}")
+        else:
+            failed += 1
+            reason = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            (place / "failed").write_text(reason)
+            print(f"{name}: not installed: {reason}", file=sys.stderr)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
