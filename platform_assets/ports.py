@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from platform_assets.specs.leases import Lease, LeaseAsk
+    from platform_assets.specs.log_counts import LogCounts
     from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
     from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
     from platform_assets.specs.telemetry import Point
@@ -152,6 +153,9 @@ class ServingTarget(Protocol):
 
     def rotate_log(self, model: str) -> list[Path]:
         """Close the current segment of the prediction log; return all closed segments, oldest first."""
+
+    def log_counts(self, model: str) -> LogCounts:
+        """Return how many rows were answered since the log began, and what became of them."""
 
 
 class AuditLog(Protocol):

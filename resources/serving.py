@@ -16,8 +16,10 @@ import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.ports import ArtifactStore
+from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.records import ArmFigures, from_mapping
 from platform_assets.stages.serving.frames import read_rows
+from platform_assets.stages.serving.log_counts import read_counts
 from platform_assets.stages.serving.online import FILE_NAME
 from platform_assets.stages.serving.prediction_log import closed_segments
 from resources.settings import Home, Settings
@@ -105,7 +107,7 @@ def log_lines(folder: Path) -> list[Path]:
             os.fsync(stream.fileno())
         beside.replace(segment.with_suffix(".jsonl"))
         segment.unlink()
-    return sorted(folder.glob("*.jsonl"), key=lambda file: int(file.stem))
+    return sorted(folder.glob("*.jsonl"), key=lambda file: tuple(map(int, file.stem.split("-"))))
 
 
 class PredictClient:
@@ -205,6 +207,10 @@ class LocalServing:
         """Close the current segment of the prediction log; return all closed ones as JSON lines, oldest first."""
         self._ask("POST", model, "rotate", {})
         return log_lines(self._settings.home.serving / "log" / model)
+
+    def log_counts(self, model: str) -> LogCounts:
+        """Rows answered and what became of them; read from files, whether a server runs or not."""
+        return read_counts(self._settings.home.serving / "log" / model)
 
     def _ask(self, method: str, model: str, verb: str = "", body: Any = None) -> Any:
         token = mint(self._settings.home.keys, scopes=("admin",), seconds=_ADMIN_TOKEN_SECONDS, subject="platform")

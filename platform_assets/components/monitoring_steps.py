@@ -56,7 +56,13 @@ def collect_log(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
         if found.num_rows:
             _, labelled = parts.tables.merge(table, found, key="prediction_id")
             pin = parts.tables.pin(table) or pin
-    metadata = {"dagster/row_count": pin.rows, "rows_new": new, "labels_new": labelled, "delta_version": pin.version}
+    counts = parts.serving.log_counts(model.name)
+    metadata = {
+        "dagster/row_count": pin.rows, "rows_new": new, "labels_new": labelled, "delta_version": pin.version,
+        "rows_answered": counts.accepted, "rows_lost": counts.lost, "rows_dropped": counts.dropped,
+        "missing": f"{counts.missing} of {counts.accepted} answered rows are not in the log: {counts.lost} went with killed servers, "
+        f"{counts.dropped} did not fit into memory or onto the disk",
+    }  # fmt: skip
     return Outcome(pin, pin.content_hash, metadata)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import RequestError, ServingError
+from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
 
@@ -79,6 +80,11 @@ class MemoryServing:
         """Segments that the test laid out."""
         del model
         return list(self.log_segments)
+
+    def log_counts(self, model: str) -> LogCounts:
+        """Rows that `count` played are all written."""
+        rows = sum(arm.rows for arm in self.status(model)["arms"].values())
+        return LogCounts(accepted=rows, written=rows)
 
     def count(
         self,

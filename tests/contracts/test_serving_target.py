@@ -118,3 +118,15 @@ def test_closed_segments_of_the_log_come_oldest_first_and_stay_until_removed(cas
     assert second[:1] == first
     assert len(second) == 2
     assert all(segment.read_text().count("\n") == 1 for segment in second)
+
+
+def test_every_answered_row_is_counted_and_none_is_missing(case):
+    digest = case.good[0]
+    case.target.load(MODEL, digest)
+    case.target.set_traffic(MODEL, live=digest)
+    assert case.target.log_counts(MODEL).accepted == 0
+    for _ in range(3):
+        case.send(digest)
+    case.target.rotate_log(MODEL)
+    counts = case.target.log_counts(MODEL)
+    assert (counts.accepted, counts.written, counts.missing, counts.waiting) == (3, 3, 0, 0)

@@ -24,7 +24,7 @@ _TIMES = ("time", "event_time")
 
 
 def parse_segments(segments: Sequence[Path]) -> pa.Table:
-    """Read segments (one JSON object a line) into one table, oldest first; a torn last line is left out, any other bad one is a DataError.
+    """Read segments of all writers (one JSON object a line) into one table, by time; a torn last line is left out, a bad one a DataError.
 
     Columns: prediction_id, request_id, model, version, digest, key (text), time and event_time (timestamp us), inputs (JSON text),
     label (the predicted class), probabilities (list of double, in the order of the schema's classes, as the server writes them), actual
@@ -38,7 +38,7 @@ def parse_segments(segments: Sequence[Path]) -> pa.Table:
         + [(name, pa.timestamp("us")) for name in _TIMES]
         + [("probabilities", pa.list_(pa.float64())), ("actual", pa.string())]
     )
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields)).sort_by("time")  # stable: equal times stay as their writer had them
 
 
 def unpack_inputs(log: pa.Table, *, schema: FeatureSchema) -> pa.Table:

@@ -152,6 +152,8 @@ class App:
             "waiting_rows": self._batcher.waiting_rows,
             "log_waiting_rows": self.log.waiting_rows,
             "log_dropped_rows": self.log.dropped_rows,
+            "log_lost_rows": self.log.lost_rows,
+            "log_fault": self.log.fault,
             "log_write_errors": self.log.write_errors,
             "online_missed_rows": self._lookup.missed_rows,
             "online_read_errors": self._lookup.read_errors,

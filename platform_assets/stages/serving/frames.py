@@ -51,6 +51,7 @@ class Answered:
     requests: Sequence[Logged]
     probabilities: np.ndarray
     num_rows: int
+    first: int = 0  # number of its first row among all that its worker accepted
 
 
 def describe(answered: Answered) -> bytes:
@@ -68,7 +69,8 @@ def encode(answered: Answered) -> bytes:
         listed.append((request.request_id, request.rows, request.kind, len(part)))
         parts.append(part)
     parts.append(answered.probabilities.tobytes())
-    return _frame(orjson.dumps({"digest": answered.digest, "time": answered.time, "requests": listed}), b"".join(parts))
+    header = {"digest": answered.digest, "time": answered.time, "first": answered.first, "requests": listed}
+    return _frame(orjson.dumps(header), b"".join(parts))
 
 
 def _frame(header: bytes, payload: bytes) -> bytes:
@@ -81,6 +83,12 @@ def whole_frames(content: bytes) -> int:
     for _, _, stop in _walk(content):
         end = stop
     return end
+
+
+def rows_from(content: bytes, number: int) -> int:
+    """Count the rows in whole frames that have this number or a later one."""
+    headers = (orjson.loads(head) for head, _, _ in _walk(content))
+    return sum(rows for header in headers if header.get("first", -1) >= number for _, rows, _, _ in header["requests"])
 
 
 def _walk(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:

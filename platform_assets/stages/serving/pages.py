@@ -57,6 +57,7 @@ def _server_metrics(server: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
         "falaj_waiting_rows": ("gauge", server["waiting_rows"]),
         "falaj_log_waiting_rows": ("gauge", server["log_waiting_rows"]),
         "falaj_log_dropped_rows_total": ("counter", server["log_dropped_rows"]),
+        "falaj_log_lost_rows_total": ("counter", server["log_lost_rows"]),
         "falaj_log_write_errors_total": ("counter", server["log_write_errors"]),
         "falaj_online_missed_rows_total": ("counter", server["online_missed_rows"]),
         "falaj_online_read_errors_total": ("counter", server["online_read_errors"]),
@@ -85,7 +86,8 @@ def status_page(routes: Iterable[Route], server: Mapping[str, Any]) -> str:
     ]
     facts = (
         f"up {server['uptime_seconds']:.0f} s, {server['connections']} connections, {server['waiting_rows']} rows waiting, "
-        f"{server['log_waiting_rows']} rows to be logged, {server['log_dropped_rows']} not logged"
+        f"{server['log_waiting_rows']} rows to be logged, {server['log_dropped_rows']} not logged, {server['log_lost_rows']} lost by kills"
+        f"{'; ' + server['log_fault'] if server['log_fault'] else ''}"
     )
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8><title>Falaj inference server</title><meta http-equiv=refresh content=5>"

@@ -1,6 +1,7 @@
 """The prediction log: one frame a run, written by a thread, so that no reply ever waits for a disk. What a frame is stands in frames.py.
 
-`<folder>/<model>/<n>.open.frames` is being written; `<n>.frames` is closed and never changes. At most the last second is lost at SIGKILL.
+`<folder>/<model>/<n>-<worker>.open.frames` is being written; `<n>-<worker>.frames` is closed and never changes. At most the last second is
+lost at SIGKILL, and the next start says how many rows (log_counts.py).
 """
 
 from __future__ import annotations
@@ -16,21 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from platform_assets.stages.serving.frames import Answered, describe, encode, whole_frames
+from platform_assets.stages.serving.frames import Answered, describe, encode, rows_from, whole_frames
+from platform_assets.stages.serving.log_counts import CountsFile, workers_of
 
 MAX_WAITING_ROWS = 100_000
 SEGMENT_BYTES = 64 << 20
 _FLUSH_SECONDS = 0.5
 _WAKE_ROWS = 512  # written earlier under load: waiting rows are memory
 _OPEN, _CLOSED = ".open.frames", ".frames"
-_SEGMENT = re.compile(r"^(\d+)(\.open)?\.frames$")
+_SEGMENT = re.compile(r"^(\d+)-(\d+)(\.open)?\.frames$")
 
 
 class PredictionLog:
     """Hands answered requests to the writing thread; beyond the bound rows are dropped and counted, never waited for."""
 
-    def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, worker: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._folder, self._worker = folder, worker
         self._segment_bytes = segment_bytes
         self._waiting: deque[Answered] = deque()
         self._waiting_rows = 0
@@ -41,9 +43,11 @@ class PredictionLog:
         self._segments: dict[str, _Segment] = {}
         self.dropped_rows = 0
         self.write_errors = 0
+        self.fault = ""  # why the newest rows could not be written, until some can be again
         folder.mkdir(parents=True, exist_ok=True)
-        for left in sorted(folder.glob(f"*/*{_OPEN}")):
-            close_left_over(left)
+        close_left_overs(folder, worker=str(worker))  # of a worker that was killed, whose place this one takes
+        begun = [model for model in folder.iterdir() if model.is_dir() and worker in workers_of(model)]
+        self._counts = {model.name: CountsFile.open(model, worker=worker) for model in begun}
         self._thread = threading.Thread(target=self._work, name="prediction-log", daemon=True)
         self._thread.start()
 
@@ -52,10 +56,17 @@ class PredictionLog:
         """Rows handed over and not yet written."""
         return self._waiting_rows - self._written_rows
 
+    @property
+    def lost_rows(self) -> int:
+        """Rows that went with killed processes in this one's place, since the log began."""
+        return sum(counts.read().lost for counts in self._counts.values())
+
     def add(self, answered: Answered) -> None:
         """Hand over without waiting."""
+        counts = self._counts.get(answered.model) or self._begin_counting(answered.model)
+        answered.first = counts.accept(answered.num_rows)
         if self.waiting_rows + answered.num_rows > MAX_WAITING_ROWS:
-            self.dropped_rows += answered.num_rows
+            self._drop(answered.model, answered.num_rows)
             return
         self._waiting_rows += answered.num_rows
         self._waiting.append(answered)
@@ -89,6 +100,19 @@ class PredictionLog:
                     segment.close()
                 return
 
+    def _begin_counting(self, model: str) -> CountsFile:
+        try:
+            counts = CountsFile.open(self._folder / model, worker=self._worker)
+        except OSError as error:  # a full disk must not stop predictions
+            self.fault = f"the counts of {model} cannot be kept: {error.strerror}"
+            counts = CountsFile.in_memory()
+        self._counts[model] = counts
+        return counts
+
+    def _drop(self, model: str, rows: int) -> None:
+        self.dropped_rows += rows
+        self._counts[model].drop(rows)
+
     def _carry_out(self, model: str, future: Future[list[Path]]) -> None:
         try:
             if (segment := self._segments.pop(model, None)) is not None:
@@ -104,16 +128,21 @@ class PredictionLog:
             runs.setdefault(answered.model, []).append(answered)
             self._written_rows += answered.num_rows
         for model, found in runs.items():
+            rows = sum(answered.num_rows for answered in found)
             try:
                 self._write(model, found)
-            except OSError:  # a full disk must not stop predictions; it shows in /status and /metrics
+            except OSError as error:  # a full disk must not stop predictions; it shows in /status and /metrics
                 self.write_errors += 1
-                self.dropped_rows += sum(answered.num_rows for answered in found)
+                self.fault = f"the predictions of {model} cannot be written: {error.strerror}"
+                self._drop(model, rows)
+            else:
+                self.fault = ""
+                self._counts[model].wrote(rows, until=found[-1].first + found[-1].num_rows)
 
     def _write(self, model: str, runs: list[Answered]) -> None:
         segment = self._segments.get(model)
         if segment is None:
-            segment = self._segments[model] = _Segment.start(self._folder / model)
+            segment = self._segments[model] = _Segment.start(self._folder / model, self._worker)
         segment.write(runs)
         if segment.size >= self._segment_bytes:
             del self._segments[model]
@@ -130,11 +159,11 @@ class _Segment:
     described: frozenset[str] = frozenset()
 
     @classmethod
-    def start(cls, folder: Path) -> _Segment:
+    def start(cls, folder: Path, worker: int) -> _Segment:
         """Open the next number. Numbers never come again, even after a reader removed closed segments: they follow the wall clock."""
         folder.mkdir(parents=True, exist_ok=True)
         last = max((_number(file) for file in folder.iterdir() if _SEGMENT.match(file.name)), default=0)
-        file = folder / f"{max(last + 1, time.time_ns() // 1_000_000)}{_OPEN}"
+        file = folder / f"{max(last + 1, time.time_ns() // 1_000_000)}-{worker}{_OPEN}"
         return cls(file, file.open("xb", buffering=0))
 
     def write(self, runs: Sequence[Answered]) -> None:
@@ -159,23 +188,40 @@ class _Segment:
         _finish(self.file)
 
 
-def close_left_over(file: Path) -> None:
-    """Close a segment that a killed server left open; a torn last frame is cut off, an empty segment removed."""
+def close_left_overs(folder: Path, *, worker: str = "*") -> None:
+    """Close what killed processes left open, of one worker or of all, and count what they lost; only where none of them runs.
+
+    Torn last frames are cut off, empty segments removed. Counts are settled before a file gets its final name: killed in between, the next
+    call finds the same rows counted already.
+    """
+    for model in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for one in workers_of(model) if worker == "*" else [int(worker)]:
+            left = sorted(model.glob(f"*-{one}{_OPEN}"))
+            if not left and one not in workers_of(model):
+                continue
+            with CountsFile.open(model, worker=one) as counts:
+                counts.settle(sum(_cut_torn(file, until=counts.until) for file in left))
+            for file in left:
+                if file.stat().st_size:
+                    _finish(file)
+                else:
+                    file.unlink()
+
+
+def _cut_torn(file: Path, *, until: int) -> int:
+    """Cut the torn end off a segment; return how many of its rows have the number `until` or a later one."""
     content = file.read_bytes()
     whole = whole_frames(content)
-    if whole == 0:
-        file.unlink()
-        return
     if whole < len(content):
         os.truncate(file, whole)
-    _finish(file)
+    return rows_from(content[:whole], until)
 
 
 def closed_segments(folder: Path) -> list[Path]:
     """Closed segments of a model, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted((file for file in folder.iterdir() if (match := _SEGMENT.match(file.name)) and not match[2]), key=_number)
+    return sorted((file for file in folder.iterdir() if (match := _SEGMENT.match(file.name)) and not match[3]), key=_order)
 
 
 def _finish(file: Path) -> None:
@@ -183,4 +229,9 @@ def _finish(file: Path) -> None:
 
 
 def _number(file: Path) -> int:
-    return int(file.name.split(".", 1)[0])
+    return _order(file)[0]
+
+
+def _order(file: Path) -> tuple[int, int]:
+    number, _, worker = file.name.split(".", 1)[0].partition("-")
+    return int(number), int(worker)
