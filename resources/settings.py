@@ -60,6 +60,7 @@ VARIABLES = {
             "Ledger of costs and promises, where several machines share budgets: sqlite:////absolute/path or postgresql://user@host/database."
             " Left out, SQLite in FALAJ_HOME.",
         ),
+        Variable("FALAJ_DATA", "../shared/data", "Folder of the real data sets that `falaj bench drift` replays."),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
     )
@@ -171,6 +172,7 @@ class Settings:
     home_is_chosen: bool = False
     leases: str | None = None
     ledger: str | None = None
+    data: Path | None = None
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -196,6 +198,7 @@ def read_settings() -> Settings:
         home_is_chosen=_chosen("FALAJ_HOME") is not None,
         leases=_chosen("FALAJ_LEASES"),
         ledger=_chosen("FALAJ_LEDGER"),
+        data=Path(_chosen("FALAJ_DATA") or CHECKOUT / VARIABLES["FALAJ_DATA"].default).absolute(),
     )
 
 

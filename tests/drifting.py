@@ -6,7 +6,7 @@ import pyarrow as pa
 KINDS = ("stable", "abrupt", "gradual", "recurring", "correlation")
 
 
-def drifting_table(kind: str, *, rows: int = 12_000, seed: int = 11, target: str = "binary") -> pa.Table:
+def drifting_table(kind: str, *, rows: int = 8_000, seed: int = 11, target: str = "binary") -> pa.Table:
     """Rows of five numbers and a category in order of time; what the target hangs on turns as `kind` says, at half of the rows."""
     rng = np.random.default_rng(seed)
     share = np.arange(rows) / rows

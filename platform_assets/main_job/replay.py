@@ -53,11 +53,11 @@ class Baselines:
 
     def __init__(self, stream: Stream, *, tick: Callable[[], None] = lambda: None) -> None:
         booster.warm_up()
-        self.stream, self._models = stream, dict[int, tuple[Any, float]]()
+        self.stream, self._models = stream, dict[int, tuple[booster.Model, float]]()
         self._tick = tick
         self.first = stream.history_windows
 
-    def model(self, window: int) -> tuple[Any, float]:
+    def model(self, window: int) -> tuple[booster.Model, float]:
         """Return the model trained on the history that ends before this window, and its CPU seconds."""
         if window not in self._models:
             stream = self.stream
@@ -76,7 +76,8 @@ class Baselines:
                 model, cost = self.model(window)
                 seconds, trainings = seconds + cost, trainings + 1
             values, targets = self.stream.rows(window)
-            scores.append(booster.hits(booster.answer(model, values), targets, kind=self.stream.kind).mean())
+            answers = booster.answer(model, booster.find_leaves(model, values))
+            scores.append(booster.hits(answers, targets, kind=self.stream.kind).mean())
         return np.array(scores), seconds, trainings
 
     @cached_property
@@ -106,12 +107,13 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
     """Let the policy decide after every window; what it decides is made and answers the next one."""
     stream, played = baselines.stream, Played()
     champion, unit = baselines.model(baselines.first)
-    before: Any = None  # the champion that the newest attempt replaced, until the next window tells which is better
+    before: booster.Model | None = None  # the champion that the newest attempt replaced, until the next window tells which is better
     trained_at, labelled = baselines.first, list[Labelled]()
     units = [unit]
     for window in range(baselines.first, stream.windows):
         values, targets = stream.rows(window)
-        answers = booster.answer(champion, values)
+        leaves = booster.find_leaves(champion, values)
+        answers = booster.answer(champion, leaves)
         played.scores.append(float(booster.hits(answers, targets, kind=stream.kind).mean()))
         if window + 1 == stream.windows:
             break
@@ -119,11 +121,12 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
             lost = booster.losses(answers, targets, kind=stream.kind)
             labelled.append(Labelled(window, float(lost.mean()), float(lost.std() / np.sqrt(len(lost)))))
             if before is not None:
-                old = float(booster.losses(booster.answer(before, values), targets, kind=stream.kind).mean())
+                reached = leaves if before.trees is champion.trees else booster.find_leaves(before, values)
+                old = float(booster.losses(booster.answer(before, reached), targets, kind=stream.kind).mean())
                 newest = replace(played.ledger[-1], gain=(old - labelled[-1].loss) / old if old else 0.0)
                 played.ledger[-1] = newest
                 if newest.how == "retrain" and (newest.gain or 0.0) <= 0:
-                    champion = before  # it did not help: the champion stays
+                    champion, leaves = before, reached  # it did not help: the champion stays
                 before = None
             now = Situation(
                 window=window, elapsed=window - baselines.first, age=window + 1 - trained_at, labelled=tuple(labelled),
@@ -142,7 +145,7 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
             before = champion
             with played.bill.count("refresh"):
                 began = time.process_time()
-                champion = booster.refresh(champion, values, targets, keep=spec.refresh_keeps or 0.0)
+                champion = booster.refresh(champion, leaves, targets, keep=spec.refresh_keeps or 0.0)
                 played.ledger.append(Attempt("refresh", window, window + 1 - trained_at, time.process_time() - began))
     return played
 

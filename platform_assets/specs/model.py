@@ -183,10 +183,10 @@ class MonitoringSpec(Spec):
 class PayoffSpec(Spec):
     """Expected gain against expected cost: what a policy may spend, and from which gain on."""
 
-    budget: float = Field(0.25, gt=0, le=1, description="Share of the CPU that retraining after every window would cost.")
+    budget: float = Field(0.2, gt=0, le=1, description="Share of the CPU that retraining after every window would cost.")
     least_gain: float = Field(0.03, ge=0, lt=1, description="Share of the loss that a retraining must be expected to take away.")
     refresh_keeps: float | None = Field(
-        0.9, gt=0, lt=1, description="Share of its old answer that a warm-started champion keeps in each leaf; null: never warm-started."
+        0.9, gt=0, lt=1, description="How much of its old rows a refreshed champion remembers, window by window; null: never refreshed."
     )
     credit_windows: NonNegativeInt = Field(4, description="Windows whose budget may be spent before they have come.")
 

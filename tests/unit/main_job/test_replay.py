@@ -42,7 +42,7 @@ def test_no_model_sees_a_window_before_it_has_answered_it():
 
 
 def test_a_retraining_that_did_not_help_leaves_the_champion():
-    stream = open_stream(drifting_table("stable", rows=9000), time="at", target="y")
+    stream = open_stream(drifting_table("stable", rows=6000), time="at", target="y")
     played = play(Baselines(stream), PayoffSpec(refresh_keeps=None, least_gain=0.0, budget=1.0))
     assert any(past.gain is not None and past.gain <= 0 for past in played.ledger)
     assert np.mean(played.scores) >= Baselines(stream).every(1)[0].mean()
