@@ -11,9 +11,10 @@ from platform_assets import keys
 from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_steps import scratch
+from platform_assets.specs.candidates import SearchResult, Selection
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, SearchResult, Selection, Training, TrainingSet
+from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, Training, TrainingSet
 
 CODE_VERSION = "1"
 

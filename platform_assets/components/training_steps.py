@@ -19,16 +19,10 @@ from platform_assets.components.onlookers import onlookers, show_progress
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_lease import devices_of, kept_alive, leased
 from platform_assets.errors import TrainingError
+from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
-from platform_assets.specs.records import (
-    SearchResult,
-    TablePin,
-    Training,
-    TrainingSet,
-    from_mapping,
-    to_json,
-)
+from platform_assets.specs.records import TablePin, Training, TrainingSet, from_mapping, to_json
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement
@@ -108,7 +102,7 @@ def run_program(
 
 
 def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
-    """Make the compressed candidates and measure each on the same holdout and this CPU."""
+    """Search compressed candidates within the declared time, and measure each on the same rows and this CPU."""
     del dataset
     parts = step.parts
     key = keys.model_key(model.name, "candidates")
@@ -118,7 +112,10 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     if known is None:
         work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
         work.mkdir(parents=True, exist_ok=True)
-        spec = {**model.compression.model_dump(mode="json", exclude={"compute"}), "kind": model.target.kind}
+        spec = {
+            **model.compression.model_dump(mode="json", exclude={"compute", "budget"}), "kind": model.target.kind,
+            "budget_seconds": model.compression.budget.total_seconds(), "aed_per_core_hour": _price_of_a_core(step, model),
+        }  # fmt: skip
         paths = {
             "--training": parts.artefacts.path(training.digest),
             "--data": parts.artefacts.path(training.training_set),
@@ -136,6 +133,11 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     )
 
 
+def _price_of_a_core(step: Step, model: ModelSpec) -> float:
+    _, profile = step.parts.catalogue.profile_of(model.name, "candidates")
+    return profile.price_aed_per_hour / profile.cpu
+
+
 def _store_candidates(step: Step, out: Path) -> SearchResult:
     result = from_mapping(
         SearchResult, {name: value for name, value in json.loads((out / "result.json").read_text()).items() if name != "seconds"}
@@ -148,17 +150,26 @@ def _candidate_metadata(model: ModelSpec, result: SearchResult, *, reused: bool)
     from platform_assets.stages.evaluation.pictures import draw_frontier
 
     lead = model.leading_metric
-    head = f"| candidate | {lead} | size KiB | CPU us/row b1 | b32 | p50 ms | p99 ms |\n|---|---|---|---|---|---|---|\n"
+    head = (
+        f"| candidate | {lead} | loss to choose by | size KiB | CPU us/row b1 | b32 "
+        "| p50 ms | p99 ms | AED/1M | agreement | worst group |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|\n"
+    )
     rows = "\n".join(
-        f"| {c.name} | {c.metrics[lead]:.4f} | {c.size_bytes / 1024:.0f} | {c.cpu_us_b1:.0f} | {c.cpu_us_b32:.1f} "
-        f"| {c.latency_ms_p50:.3f} | {c.latency_ms_p99:.3f} |"
-        for c in result.candidates
+        f"| {c.name} | {c.metrics[lead]:.4f} | {c.drop:+.4f} | {c.size_bytes / 1024:.1f} | {c.cpu_us_b1:.0f} {_range(c.cpu_us_b1_range)}"
+        f"| {c.cpu_us_b32:.1f} {_range(c.cpu_us_b32_range)}| {c.latency_ms_p50:.3f} | {c.latency_ms_p99:.3f} | {c.aed_per_million:.5f} "
+        + (f"| {c.faithfulness.agreement:.3f} | {c.faithfulness.group} {-c.faithfulness.group_drop:+.3f} |" if c.faithfulness else "| | |")
+        for c in sorted(result.candidates, key=lambda one: one.cpu_us_b1)
     )
     return {
         "figures": dg.MetadataValue.md(head + rows), "reused": reused,
         "frontier": picture(draw_frontier(result.candidates, kind=model.target.kind)),
         "not_made": dg.MetadataValue.json({rejection.name: rejection.why for rejection in result.rejected}),
     }  # fmt: skip
+
+
+def _range(ends: Sequence[float]) -> str:
+    return f"({ends[0]:.3g} to {ends[1]:.3g}) " if ends else ""
 
 
 CANDIDATE_CHECKS = ("onnx_agrees_with_torch", "metric_drop_within_tolerance", "p99_within_budget")

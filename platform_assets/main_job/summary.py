@@ -14,19 +14,10 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.measures import measure
+from platform_assets.specs.candidates import SearchResult, Selection
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import (
-    DriftPointer,
-    FeatureSchema,
-    GateVerdict,
-    RetrainingVerdict,
-    RolloutVerdict,
-    SearchResult,
-    Selection,
-    Training,
-    read_record,
-)
+from platform_assets.specs.records import DriftPointer, FeatureSchema, GateVerdict, RetrainingVerdict, RolloutVerdict, Training, read_record
 from resources.parts import Parts
 
 
@@ -82,6 +73,7 @@ def _candidates(model: ModelSpec, search: SearchResult | None, selection: Select
         {
             "name": c.name, "metric": c.metrics[model.leading_metric], "size_bytes": c.size_bytes,
             "cpu_us_b1": c.cpu_us_b1, "cpu_us_b32": c.cpu_us_b32, "latency_ms_p50": c.latency_ms_p50, "latency_ms_p99": c.latency_ms_p99,
+            "drop": c.drop, "aed_per_million": c.aed_per_million, "on_front": bool(selection and c.name in selection.front),
             "chosen": c.name == chosen,
             "why": "the cheapest within the declared limits" if c.name == chosen else why.get(c.name, "not on the front"),
         }

@@ -29,11 +29,22 @@ def print_summary(result: Mapping[str, Any], settings: Settings, console: Consol
         overview.add_row(f"{row['name']} ({lead})", row["live_version"] or "-", *(_text(value) for value in values))
     console.print(overview)
     candidates = Table(
-        "model", "candidate", "metric", "KiB", "CPU µs b1", "b32", "p50 ms", "p99 ms", "why", title="Candidates", title_justify="left"
+        "model",
+        "candidate",
+        "metric",
+        "KiB",
+        "CPU µs b1",
+        "b32",
+        "p50 ms",
+        "p99 ms",
+        "why",
+        title="Candidates on the front, and the teacher",
+        title_justify="left",
     )
     for row in result["models"]:
-        for c in row["candidates"]:
-            figures = (f"{c['metric']:.4f}", f"{c['size_bytes'] / 1024:,.0f}", f"{c['cpu_us_b1']:.0f}", f"{c['cpu_us_b32']:.1f}")
+        shown = [c for c in row["candidates"] if c["on_front"] or c["name"] == "teacher"]  # all of them stand in the report
+        for c in sorted(shown, key=lambda one: one["cpu_us_b1"]):
+            figures = (f"{c['metric']:.4f}", f"{c['size_bytes'] / 1024:,.1f}", f"{c['cpu_us_b1']:.0f}", f"{c['cpu_us_b32']:.1f}")
             latency = (f"{c['latency_ms_p50']:.3f}", f"{c['latency_ms_p99']:.3f}")
             candidates.add_row(row["name"], c["name"], *figures, *latency, c["why"], style="bold green" if c["chosen"] else "")
     console.print(candidates)

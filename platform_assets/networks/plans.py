@@ -54,14 +54,28 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class CompressionPlan:
-    """Fields of specs.model.CompressionSpec but `compute`, and the target's kind."""
+    """Fields of specs.model.CompressionSpec but `compute`, its budget in seconds, the target's kind, and what a core costs in an hour."""
 
     kind: str
-    candidates: tuple[str, ...] = ("distil", "prune", "int8", "distil+int8", "prune+int8")
+    budget_seconds: float = 60.0
+    methods: tuple[str, ...] = (
+        "distil",
+        "trees",
+        "tables",
+        "prune",
+        "low_rank",
+        "exit",
+        "qat",
+        "fuse",
+        "pack",
+        "int8",
+        "static",
+        "dynamic",
+    )
     tolerate_drop: float = 0.01
     latency_ms_p99: float = 5.0
-    student_width: int = 64
-    student_depth: int = 2
-    student_epochs: int = 8
-    prune_share: float = 0.5
+    groups: tuple[str, ...] = ()
+    group_drop: float = 0.05
+    batch_sizes: tuple[int, ...] = (1, 2, 8, 32, 256)
     threads: int = 1
+    aed_per_core_hour: float = 0.0

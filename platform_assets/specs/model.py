@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -126,23 +126,32 @@ class TrainingSpec(LearningSpec):
         return LearningSpec.model_validate(self.model_dump(include=self.model_fields_set & set(LearningSpec.model_fields)))
 
 
-Method = Literal["distil", "prune", "int8", "distil+int8", "prune+int8"]
+Method = Literal["distil", "trees", "tables", "prune", "low_rank", "exit", "qat", "fuse", "pack", "int8", "static", "dynamic"]
 
 
 class CompressionSpec(Spec):
-    """Which compressed candidates are made, and what a release may cost."""
+    """How long to search for compressed candidates, by what means, and what a release may cost."""
 
-    candidates: tuple[Method, ...] = Field(
-        ("distil", "prune", "int8", "distil+int8", "prune+int8"), description="What is made beside the teacher, which always competes."
+    budget: Span = Field(default="60s", validate_default=True, description="Time for the whole search: students, trials and measuring.")
+    methods: tuple[Method, ...] = Field(get_args(Method), description="What may be tried, alone and in compositions.")
+    tolerate_drop: float = Field(
+        0.01, ge=0, le=1, description="Largest loss of the leading metric against the teacher, in its own unit, on the calibration rows."
     )
-    tolerate_drop: float = Field(0.01, ge=0, le=1, description="Largest loss of the leading metric against the teacher, in its own unit.")
     latency_ms_p99: PositiveFloat = Field(5.0, description="Budget of one row's p99 in process, on the CPU at hand.")
-    student_width: PositiveInt = Field(64, le=4096, description="Hidden width of the distilled perceptron.")
-    student_depth: PositiveInt = Field(2, le=64, description="Hidden layers of the distilled perceptron.")
-    student_epochs: PositiveInt = Field(8, le=10_000, description="Epochs of distillation.")
-    prune_share: float = Field(0.5, gt=0, lt=1, description="Share of channels that structured pruning removes.")
+    groups: tuple[ColumnName, ...] = Field(
+        (),
+        description="Categories in each of whose values a candidate must not be much worse than the teacher; all of the model's if empty.",
+    )
+    group_drop: float = Field(
+        0.05, gt=0, le=1, description="Loss of accuracy in one group that refuses a candidate, where it is no chance."
+    )
+    batch_sizes: tuple[PositiveInt, ...] = Field(
+        (1, 2, 8, 32, 256), min_length=1, description="Batches that will be served: a row must get the same answer in each."
+    )
     threads: PositiveInt = Field(1, description="onnxruntime threads of the CPU class that serves.")
-    compute: ProfileName | None = Field(None, description="Profile that the search runs on; the catalogue's default when left out.")
+    compute: ProfileName | None = Field(
+        None, description="Profile that the search runs on, whose price a prediction costs; the catalogue's default when left out."
+    )
 
 
 class RolloutSpec(Spec):

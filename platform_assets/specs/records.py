@@ -206,50 +206,6 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One ONNX file with its figures; the teacher is a candidate named `teacher`."""
-
-    name: str
-    digest: str
-    size_bytes: int
-    parameters: int
-    metrics: dict[str, float]
-    drop: float
-    cpu_us_b1: float
-    cpu_us_b32: float
-    latency_ms_p50: float
-    latency_ms_p99: float
-    max_difference: float
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A candidate that was not chosen or could not be made, and why."""
-
-    name: str
-    why: str
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """All measured candidates, the teacher among them, and those that could not be made."""
-
-    candidates: tuple[Candidate, ...]
-    rejected: tuple[Rejection, ...]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The chosen candidate, and why each other one was not."""
-
-    chosen: Candidate
-    front: tuple[str, ...]
-    rejected: tuple[Rejection, ...]
-    candidates: tuple[Candidate, ...] = ()
-
-
-@dataclass(frozen=True)
 class Bound:
     """One gate: what was asked, what was found."""
 

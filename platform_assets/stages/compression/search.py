@@ -1,162 +1,293 @@
-"""The search over compressed candidates. Today it runs the declared list; what it hands on stays the same when it grows.
+"""The search over compositions of methods, under a budget of time: successive halving, then finishing, then one look at the holdout.
 
-Each candidate is a folder `candidates/<name>/` with preprocessing.json (what is fitted in it), model.onnx and, once all are measured,
-candidate.json. Networks that compositions share are made once, under `parts/`. A model.onnx stands only when whole, so a killed search
-goes on with what is there.
+What a form costs is known before it learns, so one that costs more than the teacher is never taught. The rest learn in rounds; after each
+the half stays that is best in loss and cost together. What is left goes on (cut, tuned for few bits) and is finished in every way that
+fits it. Choosing is by the calibration rows alone; the holdout is asked once, at the end, for what is reported.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from platform_assets.errors import StageError
-from platform_assets.measures import HIGHER_IS_BETTER, METRICS, leading
-from platform_assets.networks.checkpoint import PREPROCESSING, load_trained, write_json, write_text
-from platform_assets.networks.export import export_onnx
-from platform_assets.networks.fitting import predict, to_tensors
-from platform_assets.networks.rows import read_rows
-from platform_assets.specs.records import Candidate, Rejection, to_json
-from platform_assets.stages.compression.measure import INVARIANCE, judge, open_session, time_sessions
-from platform_assets.stages.compression.methods import SOFT_SHARE, CompressionRefusedError, Teaching, distil, int8, prune
+from platform_assets.measures import HIGHER_IS_BETTER, METRICS, leading, measure
+from platform_assets.networks.checkpoint import load_trained, write_json, write_text
+from platform_assets.networks.fitting import predict, to_tensors, warp_images
+from platform_assets.networks.rows import Rows, read_rows
+from platform_assets.specs.candidates import Candidate, Rejection
+from platform_assets.specs.records import to_json
+from platform_assets.stages.compression.faithfulness import Exam, examine, make_exam
+from platform_assets.stages.compression.forms import list_continuations, list_finishes, list_starts, split_name
+from platform_assets.stages.compression.measure import CALLS, GLANCE, ROUNDS, Timing, answer, cut, feeds, open_session, time_sessions
+from platform_assets.stages.compression.methods import Bench, load_method, read_steps
+from platform_assets.stages.compression.teaching import Teaching, make_lessons
+from platform_assets.stages.compression.workshop import TEACHER, Clock, Part, Workshop
 
 if TYPE_CHECKING:
-    from platform_assets.networks.checkpoint import Trained
+    from collections.abc import Callable
+    from pathlib import Path
+
     from platform_assets.networks.companions import Report
     from platform_assets.networks.plans import CompressionPlan
 
-NETWORK_METHODS = {"distil": distil.shrink, "prune": prune.shrink}
-GRAPH_METHODS = {"int8": int8.quantise}
-TEACHER = "teacher"
+# What a graph or a network that a method cannot take makes torch-pruning, torch and onnxruntime raise.
+FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError)
+LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.4, 0.2  # shares of the budget, STARTING with the lessons; the rest is for finishing
+HALVINGS = 3
+SECONDS_A_START = 2.0  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
+SURVIVORS = 4
+COPIES, COPY_WARP = 3, 0.5  # warped copies of each calibration picture that a loss is judged on, too: 234 pictures alone say little
+BENCH_ROWS = 256
+QUICK_ROUNDS = 5  # of timing, when time is short
 
 
 def search(training: Path, data: Path, plan: CompressionPlan, *, work_dir: Path, report: Report) -> tuple[list[Candidate], list[Rejection]]:
-    """Make and measure the teacher and every declared candidate; one that cannot be made is a rejection with its reason.
+    """Search candidates; what was not good enough, could not be made or is not faithful is a rejection with its reason.
 
     `training` is a training folder, `data` the training set it came from. `digest` of a candidate is the SHA-256 of its model.onnx.
     Raises TrainingError or DataError when teacher or data cannot be read at all.
     """
-    teacher = load_trained(training)
-    teaching = _prepare(teacher, data, plan, report)
-    workshop = _Workshop(work_dir, teaching)
-    rejected: list[Rejection] = []
-    made: dict[str, Path] = {}
-    for name in (TEACHER, *dict.fromkeys(plan.candidates)):
-        start = time.monotonic()
+    work_dir.mkdir(parents=True, exist_ok=True)
+    found = _Search(training, data, plan, work_dir=work_dir, report=report)
+    found.halve()
+    found.go_on()
+    candidates = found.measure(found.finish())
+    write_json(work_dir / "rejections.json", [vars(entry) for entry in found.rejected])
+    return candidates, found.rejected
+
+
+class _Search:
+    def __init__(self, training: Path, data: Path, plan: CompressionPlan, *, work_dir: Path, report: Report) -> None:
+        self._plan, self._data, self._report, self._root = plan, data, report, work_dir
+        self._clock = Clock(work_dir, plan.budget_seconds)
+        self._teacher = load_trained(training)
+        schema, fitted = self._teacher.schema, self._teacher.preprocessing
+        rows = {split: read_rows(data, split, schema=schema) for split in ("train", "calibration")}
+        lessons = make_lessons(
+            self._teacher, train=to_tensors(rows["train"], preprocessing=fitted), labels=rows["train"].labels,
+            seconds=LESSONS * plan.budget_seconds,
+        )  # fmt: skip
+        judged = _with_copies(rows["calibration"], seed=self._teacher.plan.seed)
+        self._inputs = feeds(judged)
+        teaching = Teaching(
+            self._teacher, plan, lessons, rows["train"], to_tensors(rows["calibration"], preprocessing=fitted), rows["calibration"], report,
+            self._clock.left,
+        )  # fmt: skip
+        bench = Bench(cut(self._inputs, 0, BENCH_ROWS), lambda model: answer(self._open(model), cut(self._inputs, 0, BENCH_ROWS)))
+        self._workshop = Workshop(work_dir, teaching, bench=bench)
+        self.rejected: list[Rejection] = []
+        self._parts: list[Part] = []
+        teacher = self._open(self._workshop.finish(TEACHER))
+        self._exam: Exam = make_exam(judged, self._inputs, teacher=teacher, schema=schema, groups=plan.groups, seed=self._teacher.plan.seed)
+        self._sign = 1 if HIGHER_IS_BETTER[METRICS[plan.kind][0]] else -1
+        self._best = leading(measure(judged.labels, probabilities=self._exam.said, kind=plan.kind), kind=plan.kind)
+        self._glance = self._look(teacher)
+        report.step("compression/lessons", rows=float(len(lessons)), seconds=self._clock.spent)
+
+    # --- rounds
+
+    def halve(self) -> None:
+        """Start what there is time for, drop what costs more than the teacher, and halve what is left, round after round."""
+        learning = LEARNING * self._plan.budget_seconds
+        starts = list_starts(self._teacher, self._plan.methods)
+        most = max(2, int(learning / HALVINGS / SECONDS_A_START))
+        parts: list[Part] = []
+        begun = 0
+        for name in starts:
+            learns = load_method(read_steps(name)[0].method).RATE > 0
+            if (learns and begun == most) or (not learns and len(parts) > 1 and self._clock.spent > STARTING * self._plan.budget_seconds):
+                self._reject([name], f"there is no time for it within the budget of {self._plan.budget_seconds:g} s")
+                continue
+            part = self._try(name, self._start, name)
+            begun += learns
+            if part:
+                parts.append(part)
+        for turn in range(1, HALVINGS + 1):
+            pupils = [part for part in parts if part.learns]
+            each = learning / HALVINGS / max(1, len(pupils))
+            parts = [part for part in parts if self._try(part.name, self._learn, part, each, turn)]
+            left = max(SURVIVORS, -(-len(parts) // 2))
+            parts = self._drop_worst(parts, left=left, turn=turn)
+        self._parts = parts
+
+    def go_on(self) -> None:
+        """Let survivors go on: cut to half, then tuned for few bits."""
+        names = [name for part in self._parts for name in list_continuations(part.name, self._plan.methods)]
+        each = GOING_ON * self._plan.budget_seconds / max(1, len(names))
+        for name in names:
+            part = self._try(name, self._start, name)
+            if part and self._try(name, self._learn, part, each, 1):
+                self._parts.append(part)
+
+    def _start(self, name: str) -> Part:
+        part = self._workshop.part(name)
+        if not part.size_bytes:
+            file = self._workshop.draw(part, self._root / "parts" / name / "start.onnx")
+            look = self._look(self._open(file))
+            part.cpu_us_b1, part.cpu_us_b32, part.size_bytes = look.cpu_us_b1, look.cpu_us_b32, file.stat().st_size
+            if part.cpu_us_b1 > self._glance.cpu_us_b1 and part.cpu_us_b32 > self._glance.cpu_us_b32:
+                raise StageError(
+                    f"it costs {part.cpu_us_b1:.0f} and {part.cpu_us_b32:.1f} us of CPU a row (1 and 32 at once), the teacher "
+                    f"{self._glance.cpu_us_b1:.0f} and {self._glance.cpu_us_b32:.1f}, before it has learnt anything"
+                )
+        return part
+
+    def _learn(self, part: Part, seconds: float, turn: int) -> Part:
+        if part.rounds < turn:
+            self._workshop.teach(part, seconds=seconds, rounds=turn)
+            file = self._workshop.draw(part, self._root / "parts" / part.name / "now.onnx")
+            part.drop = self._loss(answer(self._open(file), self._inputs))
+            self._workshop.keep(part)
+            self._clock.keep()
+        self._report.step(
+            f"compression/{part.name}", round=float(turn), drop=part.drop, cpu_us_b1=part.cpu_us_b1, cpu_us_b32=part.cpu_us_b32
+        )
+        if not np.isfinite(part.drop):
+            raise StageError("it answers with values that are not numbers")
+        return part
+
+    def _drop_worst(self, parts: list[Part], *, left: int, turn: int) -> list[Part]:
+        ranked = rank(parts, tolerate=self._plan.tolerate_drop)
+        for part in ranked[left:]:
+            self._reject([part.name], (
+                f"left in round {turn}: loses {part.drop:.4f} {METRICS[self._plan.kind][0]} at {part.cpu_us_b1:.0f} us a row and "
+                f"{part.size_bytes} bytes; {ranked[0].name} loses {ranked[0].drop:.4f} at {ranked[0].cpu_us_b1:.0f} us"
+            ))  # fmt: skip
+        return ranked[:left]
+
+    # --- files
+
+    def finish(self) -> dict[str, Path]:
+        """Make every file of every part that is left, and of the teacher."""
+        made: dict[str, Path] = {}
+        parts = [self._workshop.part(TEACHER), *rank(self._parts, tolerate=self._plan.tolerate_drop)]
+        for part in parts:
+            for name in list_finishes(part.name, self._plan.methods, writes_itself=part.writes_itself):
+                start = time.monotonic()
+                path = self._try(name, self._workshop.finish, name)
+                if path:
+                    made[name] = path
+                self._report.step(f"candidate/{name}", made=str(path is not None), seconds_wall=time.monotonic() - start)
+        return made
+
+    def measure(self, made: dict[str, Path]) -> list[Candidate]:
+        """Examine every file on the calibration rows, time them in turn, and ask the holdout once."""
+        sessions, faithful = {}, {}
+        for name, path in made.items():
+            session = self._try(name, self._open, path)
+            examined = session and self._try(name, self._examine, session)
+            if not examined:
+                continue
+            figures, why, _ = examined
+            if why and name != TEACHER:
+                self._reject([name], why)
+            else:
+                sessions[name], faithful[name] = session, examined
+        holdout = read_rows(self._data, "holdout", schema=self._teacher.schema)
+        inputs = feeds(holdout)
+        rounds = ROUNDS if self._clock.left() > len(sessions) * 0.2 else QUICK_ROUNDS
+        timings = time_sessions(sessions, inputs=inputs, rounds=rounds, calls=CALLS)
+        torch_said = predict(self._teacher.network, to_tensors(holdout, preprocessing=self._teacher.preprocessing))
+        candidates: list[Candidate] = []
+        best = 0.0
+        for name, session in sessions.items():
+            slower = self._slower(name, timings)
+            if slower:
+                self._reject([name], slower)
+                continue
+            said, content = answer(session, inputs), made[name].read_bytes()
+            metrics = measure(holdout.labels, probabilities=said, kind=self._plan.kind)
+            best = leading(metrics, kind=self._plan.kind) if name == TEACHER else best
+            figures, _, found = faithful[name]
+            candidate = Candidate(
+                name=name, digest=hashlib.sha256(content).hexdigest(), size_bytes=len(content),
+                parameters=self._workshop.part(split_name(name)[0]).parameters, metrics=metrics, drop=self._loss(found),
+                max_difference=float(np.abs(said - torch_said).max()), agreement=float(np.mean(said.argmax(1) == torch_said.argmax(1))),
+                calibration=measure(self._exam.labels, probabilities=found, kind=self._plan.kind),
+                holdout_drop=self._sign * (best - leading(metrics, kind=self._plan.kind)), faithfulness=figures,
+                aed_per_million=timings[name].cpu_us_b1 * self._plan.aed_per_core_hour / 3600, **vars(timings[name]),
+            )  # fmt: skip
+            write_text(made[name].with_name("candidate.json"), to_json(candidate))
+            candidates.append(candidate)
+        return candidates
+
+    def _slower(self, name: str, timings: dict[str, Timing]) -> str | None:
+        """Say so where few bits cost more than the float file they were made of, beyond both ranges, one row and 32 at once."""
+        part, steps = split_name(name)
+        if not steps or steps[-1].partition("-")[0] not in ("int8", "static", "dynamic") or part not in timings:
+            return None
+        ours, float_file = timings[name], timings[part]
+        if ours.cpu_us_b1_range[0] > float_file.cpu_us_b1_range[1] and ours.cpu_us_b32_range[0] > float_file.cpu_us_b32_range[1]:
+            return (
+                f"slower than float on this CPU: {ours.cpu_us_b1:.0f} and {ours.cpu_us_b32:.1f} us a row (1 and 32 at once), {part} "
+                f"{float_file.cpu_us_b1:.0f} and {float_file.cpu_us_b32:.1f}"
+            )
+        return None
+
+    # --- helpers
+
+    def _examine(self, session: Any) -> Any:
+        found = answer(session, self._inputs)
+        return (*examine(session, found, self._exam, plan=self._plan), found)
+
+    def _open(self, model: Path | bytes) -> Any:
+        return open_session(model, threads=self._plan.threads)
+
+    def _look(self, session: Any) -> Timing:
+        return time_sessions({"": session}, inputs=self._inputs, rounds=3, calls=GLANCE)[""]
+
+    def _loss(self, found: Any) -> float:
+        if not np.isfinite(found).all():
+            return float("inf")
+        return self._sign * (
+            self._best - leading(measure(self._exam.labels, probabilities=found, kind=self._plan.kind), kind=self._plan.kind)
+        )
+
+    def _try(self, name: str, make: Callable[..., Any], *given: Any) -> Any:
         try:
-            made[name] = workshop.make(name)
-        except (
-            StageError,
-            RuntimeError,
-            ValueError,
-            NotImplementedError,
-        ) as error:  # what torch-pruning and onnxruntime raise on a graph they cannot take
+            return make(*given)
+        except FAILURES as error:
             if name == TEACHER:
                 raise
-            rejected.append(Rejection(name, f"could not be made: {error}"))
-        report.step(f"candidate/{name}", made=str(name in made), seconds_wall=time.monotonic() - start)
-    candidates, unfit = _measure(made, workshop, data=data)
-    write_json(work_dir / "rejections.json", [vars(entry) for entry in (*rejected, *unfit)])
-    return candidates, [*rejected, *unfit]
+            self._reject([name], str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+            return None
+
+    def _reject(self, names: list[str], why: str) -> None:
+        self.rejected += [Rejection(name, why) for name in names]
 
 
-def _prepare(teacher: Trained, data: Path, plan: CompressionPlan, report: Report) -> Teaching:
-    rows = {split: read_rows(data, split, schema=teacher.schema) for split in ("train", "calibration")}
-    inputs = {split: to_tensors(part, preprocessing=teacher.preprocessing) for split, part in rows.items()}
-    hard = torch.nn.functional.one_hot(torch.from_numpy(rows["train"].labels), len(teacher.schema.classes)).float()
-    soft = torch.from_numpy(predict(teacher.network, inputs["train"]))
-    targets = SOFT_SHARE * soft + (1 - SOFT_SHARE) * hard
-    return Teaching(teacher, plan, inputs["train"], rows["train"], inputs["calibration"], rows["calibration"], targets, report)
+def rank(parts: list[Part], *, tolerate: float) -> list[Part]:
+    """Order parts: front by front of loss, CPU time at one row and at 32, and size; within a front those within the tolerance by cost.
+
+    A loss within half the tolerance is as good as none: on few rows it is chance.
+    """
+    left, ordered = list(parts), []
+    while left:
+        front = [one for one in left if not any(_dominates(other, one, tolerate) for other in left)]
+        ordered += sorted(front, key=lambda one: (max(0.0, one.drop - tolerate), one.cpu_us_b1 + one.cpu_us_b32, one.name))
+        left = [one for one in left if one not in front]
+    return ordered
 
 
-class _Workshop:
-    """Makes each file once and finds it again."""
-
-    def __init__(self, root: Path, teaching: Teaching) -> None:
-        self.root = root
-        self.teaching = teaching
-
-    def make(self, name: str) -> Path:
-        """Return the model.onnx of a candidate, made unless it stands."""
-        first, *rest = name.split("+")
-        path = self.part(TEACHER) if first in GRAPH_METHODS or first == TEACHER else self.part(first)
-        if first in GRAPH_METHODS:
-            rest = [first, *rest]
-        target = self.folder(name) / "model.onnx"
-        if target.is_file():
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target.with_name(PREPROCESSING), path.with_name(PREPROCESSING).read_text(encoding="utf-8"))
-        for step in rest:
-            if step not in GRAPH_METHODS:
-                raise CompressionRefusedError(f"{name}: {step} works on networks and must come first")
-            GRAPH_METHODS[step](path, target)
-            path = target
-        if not rest:
-            beside = target.with_name(".model.onnx")
-            beside.write_bytes(path.read_bytes())
-            beside.replace(target)
-        return target
-
-    def part(self, name: str) -> Path:
-        """Return the float file of a network, with its parameter count beside it."""
-        target = self.root / "parts" / name / "model.onnx"
-        if target.is_file():
-            return target
-        if name != TEACHER and name not in NETWORK_METHODS:
-            raise CompressionRefusedError(f"no compression method {name!r}; known: {', '.join([*NETWORK_METHODS, *GRAPH_METHODS])}")
-        made = self.teaching.teacher if name == TEACHER else NETWORK_METHODS[name](self.teaching)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target.with_name("parameters"), str(sum(weight.numel() for weight in made.network.parameters())))
-        write_text(target.with_name(PREPROCESSING), to_json(made.preprocessing))
-        export_onnx(made, target)
-        return target
-
-    def parameters(self, name: str) -> int:
-        """Weights of the network behind a candidate."""
-        first = name.partition("+")[0]
-        return int((self.root / "parts" / (first if first in NETWORK_METHODS else TEACHER) / "parameters").read_text())
-
-    def folder(self, name: str) -> Path:
-        """Folder of a candidate."""
-        return self.root / "candidates" / name
+def _dominates(one: Part, other: Part, tolerate: float) -> bool:
+    ours, theirs = ((max(p.drop, tolerate / 2), p.cpu_us_b1, p.cpu_us_b32, p.size_bytes) for p in (one, other))
+    return ours != theirs and all(mine <= yours for mine, yours in zip(ours, theirs, strict=True))
 
 
-def _measure(made: dict[str, Path], workshop: _Workshop, *, data: Path) -> tuple[list[Candidate], list[Rejection]]:
-    plan, teacher = workshop.teaching.plan, workshop.teaching.teacher
-    holdout = read_rows(data, "holdout", schema=teacher.schema)
-    said = predict(teacher.network, to_tensors(holdout, preprocessing=teacher.preprocessing))
-    sessions = {name: open_session(path, threads=plan.threads) for name, path in made.items()}
-    answers = {name: judge(session, rows=holdout, teacher=said, kind=plan.kind) for name, session in sessions.items()}
-    timings = time_sessions(sessions, rows=holdout)
-    best = leading(answers[TEACHER].metrics, kind=plan.kind)
-    sign = 1 if HIGHER_IS_BETTER[METRICS[plan.kind][0]] else -1
-    candidates, rejected = [], []
-    for name, path in made.items():
-        found, content = answers[name], path.read_bytes()
-        if found.batch_difference > INVARIANCE:
-            rejected.append(
-                Rejection(name, f"a row alone and in a batch differ by {found.batch_difference:.2g}, allowed is {INVARIANCE:g}")
-            )
-        elif not np.isfinite(found.max_difference):
-            rejected.append(Rejection(name, "it answers with values that are not numbers"))
-        else:
-            candidate = Candidate(
-                name=name,
-                digest=hashlib.sha256(content).hexdigest(),
-                size_bytes=len(content),
-                parameters=workshop.parameters(name),
-                metrics=found.metrics,
-                drop=sign * (best - leading(found.metrics, kind=plan.kind)),
-                max_difference=found.max_difference,
-                agreement=found.agreement,
-                **vars(timings[name]),
-            )
-            write_text(workshop.folder(name) / "candidate.json", to_json(candidate))
-            candidates.append(candidate)
-    return candidates, rejected
+def _with_copies(rows: Rows, *, seed: int) -> Rows:
+    """Add warped copies of pictures, whose labels stay."""
+    if not rows.image.shape[1] or rows.categorical or rows.numeric.shape[1] or rows.text:
+        return rows
+    state = torch.get_rng_state()
+    torch.manual_seed(seed)
+    given = torch.from_numpy(rows.image)
+    copies = [warp_images(given, COPY_WARP).numpy() for _ in range(COPIES)]
+    torch.set_rng_state(state)
+    images = np.concatenate([rows.image, *copies])
+    return replace(rows, image=images, numeric=np.empty((len(images), 0), np.float32), labels=np.tile(rows.labels, 1 + COPIES))

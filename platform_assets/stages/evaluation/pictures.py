@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from platform_assets.measures import METRICS
-from platform_assets.specs.records import Candidate, FeatureSchema, read_record
+from platform_assets.specs.candidates import Candidate
+from platform_assets.specs.records import FeatureSchema, read_record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def draw_training(training: Path, *, data: Path, kind: str) -> bytes:
 
 
 def draw_frontier(candidates: Sequence[Candidate], *, kind: str, front: Sequence[str] = (), chosen: str | None = None) -> bytes:
-    """Leading metric against CPU time of one row; a point's area is the file's size, filled ones are on the Pareto front."""
+    """Leading metric against CPU time of one row; a point's area is the file's size, filled and named ones are on the Pareto front."""
     figure, (axes,) = _figure(1)
     name = METRICS[kind][0]
     largest = max(candidate.size_bytes for candidate in candidates)
@@ -54,11 +55,14 @@ def draw_frontier(candidates: Sequence[Candidate], *, kind: str, front: Sequence
             candidate.cpu_us_b1, candidate.metrics.get(name, float("nan")), s=60 + 500 * candidate.size_bytes / largest,
             edgecolor=colour, facecolor=colour if candidate.name in front or candidate.name == chosen else "none", alpha=0.85,
         )  # fmt: skip
-        label = f"{candidate.name}\n{candidate.size_bytes / 1024:.0f} KiB, p99 {candidate.latency_ms_p99:.2f} ms"
+        if front and candidate.name not in front and candidate.name not in (chosen, "teacher"):
+            continue
+        label = f"{candidate.name}\n{candidate.size_bytes / 1024:.1f} KiB, p99 {candidate.latency_ms_p99:.2f} ms"
         point = (candidate.cpu_us_b1, candidate.metrics.get(name, float("nan")))
         below = place % 2  # neighbours would write over each other
         axes.annotate(label, point, textcoords="offset points", xytext=(8, -30 if below else 14), fontsize=7, color=INK)
     axes.margins(0.25)
+    axes.set_xscale("log")
     axes.set(title="Candidates: accuracy against CPU time and size", xlabel="CPU microseconds, one row", ylabel=f"holdout {name}")
     return _png(figure)
 

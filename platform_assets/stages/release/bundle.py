@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from platform_assets.specs.candidates import SearchResult, Selection
     from platform_assets.specs.dataset import DatasetSpec
     from platform_assets.specs.model import ModelSpec
-    from platform_assets.specs.records import GateVerdict, SearchResult, Selection, Training, TrainingSet
+    from platform_assets.specs.records import GateVerdict, Training, TrainingSet
 
 SAMPLE_ROWS = 16
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from platform_assets.specs.records import Candidate, Selection
+    from platform_assets.specs.candidates import Candidate, Selection
 
 _TEMPLATES = Path(__file__).parent
 _WIDTH, _HEIGHT, _MARGIN = 640, 320, 48
@@ -43,13 +43,14 @@ def place_points(selection: Selection, *, metric: str) -> list[dict[str, Any]]:
             "chosen": one.name == selection.chosen.name,
             "front": one.name in selection.front,
             "label": _label(one, metric),
+            "text": one.name if one.name in (*selection.front, selection.chosen.name, "teacher") else "",
         }
         for one, x, y in zip(candidates, across, up, strict=True)
     ]
 
 
 def _label(one: Candidate, metric: str) -> str:
-    return f"{one.name}: {metric} {one.metrics[metric]:.4f}, {one.cpu_us_b1:.0f} us a row, {one.size_bytes / 1024:.0f} KiB"
+    return f"{one.name}: {metric} {one.metrics[metric]:.4f}, {one.cpu_us_b1:.0f} us a row, {one.size_bytes / 1024:.1f} KiB"
 
 
 def _scale(values: Sequence[float], start: float, end: float) -> list[float]:

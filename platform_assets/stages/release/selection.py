@@ -1,12 +1,14 @@
-"""Which candidate becomes the release: the cheapest on the Pareto front within the declared limits. Measuring them is compression's."""
+"""Which candidate becomes the release: the cheapest on the Pareto front within the declared limits. Measuring them is compression's.
+
+How good one is, here, is its loss on the calibration rows: the holdout reports, it does not choose.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from platform_assets.errors import ReleaseError
-from platform_assets.specs.model import HIGHER_IS_BETTER
-from platform_assets.specs.records import Candidate, Rejection, Selection
+from platform_assets.specs.candidates import Candidate, Rejection, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,23 +16,28 @@ if TYPE_CHECKING:
     from platform_assets.specs.model import CompressionSpec
 
 
-def find_front(candidates: Sequence[Candidate], *, metric: str) -> tuple[Candidate, ...]:
-    """Return the candidates that no other one dominates in leading metric, CPU at one row and size; order is kept."""
-    return tuple(one for one in candidates if not any(_dominates(other, one, metric) for other in candidates))
+AS_CHEAP = 1.1  # times the CPU of the cheapest: nearer than that, a measurement on a shared machine tells nothing
+
+
+def find_front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other one dominates in loss, CPU at one row and size; order is kept."""
+    return tuple(one for one in candidates if not any(_dominates(other, one) for other in candidates))
 
 
 def select(candidates: Sequence[Candidate], rejected: Sequence[Rejection], *, metric: str, compression: CompressionSpec) -> Selection:
-    """Choose the cheapest in CPU on the front of those within the latency budget, among those within the tolerated drop.
+    """Choose on the front of those within the latency budget and the tolerated drop: of those as cheap as the cheapest the smallest.
 
-    Ties fall to the smaller, then the better, then by name. Every other candidate gets one reason; `rejected` are those that could
-    not be made. No candidate within both limits is a ReleaseError that names the nearest.
+    Ties fall to the cheaper, then the better, then by name. Every other candidate gets one reason; `rejected` are those that could not be
+    made or were refused. No candidate within both limits is a ReleaseError that names the nearest.
     """
     quick = [one for one in candidates if one.latency_ms_p99 <= compression.latency_ms_p99]
-    front = find_front(quick, metric=metric)
+    front = find_front(quick)
     eligible = [one for one in front if one.drop <= compression.tolerate_drop]
     if not eligible:
         raise ReleaseError(_none_fits(candidates, metric, compression))
-    chosen = min(eligible, key=lambda one: (one.cpu_us_b1, one.size_bytes, -_goodness(one, metric), one.name))
+    least = min(one.cpu_us_b1 for one in eligible)
+    as_cheap = [one for one in eligible if one.cpu_us_b1 <= AS_CHEAP * least]
+    chosen = min(as_cheap, key=lambda one: (one.size_bytes, one.cpu_us_b1, one.drop, one.name))
     ordered = sorted(candidates, key=lambda one: one.name)
     reasons = [Rejection(one.name, _reason(one, chosen, quick, metric, compression)) for one in ordered if one is not chosen]
     return Selection(
@@ -41,16 +48,12 @@ def select(candidates: Sequence[Candidate], rejected: Sequence[Rejection], *, me
     )
 
 
-def _goodness(one: Candidate, metric: str) -> float:
-    return one.metrics[metric] if HIGHER_IS_BETTER[metric] else -one.metrics[metric]
+def _costs(one: Candidate) -> tuple[float, float, float]:
+    return one.drop, one.cpu_us_b1, one.size_bytes
 
 
-def _costs(one: Candidate, metric: str) -> tuple[float, float, float]:
-    return (-_goodness(one, metric), one.cpu_us_b1, one.size_bytes)
-
-
-def _dominates(one: Candidate, other: Candidate, metric: str) -> bool:
-    ours, theirs = _costs(one, metric), _costs(other, metric)
+def _dominates(one: Candidate, other: Candidate) -> bool:
+    ours, theirs = _costs(one), _costs(other)
     return ours != theirs and all(mine <= yours for mine, yours in zip(ours, theirs, strict=True))
 
 
@@ -59,9 +62,11 @@ def _reason(one: Candidate, chosen: Candidate, quick: Sequence[Candidate], metri
         return f"p99 of {one.latency_ms_p99:.2f} ms is over the budget of {compression.latency_ms_p99:g} ms"
     if one.drop > compression.tolerate_drop:
         return f"loses {one.drop:.4f} {metric}, {compression.tolerate_drop:g} is tolerated"
-    better = sorted(other.name for other in quick if _dominates(other, one, metric))
+    better = sorted(other.name for other in quick if _dominates(other, one))
     if better:
         return f"{better[0]} is at least as good, as fast and as small"
+    if one.cpu_us_b1 <= AS_CHEAP * chosen.cpu_us_b1:
+        return f"{chosen.name} is as cheap and has {chosen.size_bytes} bytes, this one {one.size_bytes}"
     return f"costs {one.cpu_us_b1:.0f} us of CPU a row, {chosen.name} {chosen.cpu_us_b1:.0f} us"
 
 

@@ -1,26 +1,26 @@
-"""Compression methods, one file each, named as in the declaration; `a+b` is method b applied to what a gave.
+"""Compression methods, one file each, named as in the declaration; `a-1+b-2` is method b, option 2, applied to what a, option 1, gave.
 
-A file offers `shrink(network, lesson) -> Trained` where it works on a network, or `quantise(source, target)` where on an ONNX file.
-A method that cannot be applied raises CompressionRefusedError with the reason, which becomes the candidate's rejection.
+A file that works on networks offers `start(model, option, teaching) -> model` and RATE, at which what it gave goes on learning; one that
+works on ONNX files offers `write(source, target, option, bench)`. A method that cannot be applied raises CompressionRefusedError with the
+reason, which becomes the candidate's rejection.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import StageError
 
 if TYPE_CHECKING:
-    import torch
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from platform_assets.networks.checkpoint import Trained
-    from platform_assets.networks.companions import Report
-    from platform_assets.networks.fitting import Arrays
-    from platform_assets.networks.plans import CompressionPlan
-    from platform_assets.networks.rows import Rows
+    from numpy.typing import NDArray
 
-SOFT_SHARE = 0.7  # of a pupil's target that is the teacher's word, the rest being the labels (Hinton et al., 2015)
+NETWORK_METHODS = ("distil", "trees", "tables", "prune", "low_rank", "exit", "qat")
+GRAPH_METHODS = ("fuse", "pack", "int8", "static", "dynamic")
 
 
 class CompressionRefusedError(StageError):
@@ -28,14 +28,35 @@ class CompressionRefusedError(StageError):
 
 
 @dataclass(frozen=True)
-class Teaching:
-    """What a method that works on networks is given."""
+class Bench:
+    """What a method that works on files may ask: inputs of some calibration rows, and how a file answers them."""
 
-    teacher: Trained
-    plan: CompressionPlan
-    train: Arrays
-    train_rows: Rows
-    calibration: Arrays
-    calibration_rows: Rows
-    targets: torch.Tensor
-    report: Report
+    inputs: dict[str, NDArray[Any]]
+    answer: Callable[[Path | bytes], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One method with its option."""
+
+    method: str
+    option: str = ""
+
+    def __str__(self) -> str:
+        """Write it as it stands in a candidate's name."""
+        return f"{self.method}-{self.option}" if self.option else self.method
+
+
+def read_steps(name: str) -> tuple[Step, ...]:
+    """Read the steps of a candidate's name; an unknown method is refused."""
+    steps = tuple(Step(*part.split("-", 1)) for part in name.split("+"))
+    known = (*NETWORK_METHODS, *GRAPH_METHODS)
+    for step in steps:
+        if step.method not in known:
+            raise CompressionRefusedError(f"no compression method {step.method!r}; known: {', '.join(known)}")
+    return steps
+
+
+def load_method(name: str) -> Any:
+    """Import a method's file."""
+    return import_module(f"{__name__}.{name}")

@@ -1,41 +1,27 @@
-"""Structured pruning with torch-pruning: whole channels go, weights really shrink, and a few epochs heal what was cut."""
+"""Structured pruning with torch-pruning: whole channels go with all that depends on them; `prune-50` cuts half of those of each layer."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from platform_assets.networks.checkpoint import Trained
-from platform_assets.networks.fitting import Lesson, fit, hidden_shares
 from platform_assets.stages.compression.methods import CompressionRefusedError
 
 if TYPE_CHECKING:
-    from platform_assets.stages.compression.methods import Teaching
+    from platform_assets.stages.compression.teaching import Teaching
 
-HEALING_SHARE = 0.34  # of the teacher's epochs
-HEALING_RATE = 0.3  # of the teacher's learning rate
+RATE = 1e-3
 
 
-def shrink(teaching: Teaching) -> Trained:
-    """Cut the declared share of the widest inner channels and heal; a network without such channels is refused."""
-    teacher = teaching.teacher
-    network = copy.deepcopy(teacher.network)
-    cut_channels(network, inputs=tuple(part[:2] for part in teaching.train), share=teaching.plan.prune_share)
-    plan = replace(
-        teacher.plan, epochs=max(1, round(teacher.plan.epochs * HEALING_SHARE)), learning_rate=teacher.plan.learning_rate * HEALING_RATE
-    )
-    torch.manual_seed(plan.seed)
-    lesson = Lesson(classes=len(teacher.schema.classes), soft=teaching.targets, hide=hidden_shares(teacher.schema))
-    fitted = fit(
-        network, train=teaching.train, labels=teaching.train_rows.labels, calibration=teaching.calibration,
-        calibration_labels=teaching.calibration_rows.labels, plan=plan, lesson=lesson, report=teaching.report, name="prune",
-    )  # fmt: skip
-    return Trained(fitted.network, plan, teacher.preprocessing, teacher.schema)
+def start(model: nn.Module, option: str, teaching: Teaching) -> nn.Module:
+    """Cut the share of the inner channels in a copy; a network without such channels is refused."""
+    network = copy.deepcopy(model)
+    cut_channels(network, inputs=tuple(part[:2] for part in teaching.lessons.inputs), share=int(option) / 100)
+    return network
 
 
 def cut_channels(network: nn.Module, *, inputs: tuple[torch.Tensor, ...], share: float) -> int:
@@ -64,7 +50,5 @@ def cut_channels(network: nn.Module, *, inputs: tuple[torch.Tensor, ...], share:
         graph.get_pruning_group(layer, cut_out, idxs=least).prune()
         cut += cut_here
     if not cut:
-        raise CompressionRefusedError(
-            f"compression.prune_share {share} cuts not one channel of {type(network).__name__}; raise it or widen the network"
-        )
+        raise CompressionRefusedError(f"a share of {share:g} cuts not one channel of {type(network).__name__}")
     return cut

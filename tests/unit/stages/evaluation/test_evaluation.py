@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from platform_assets.specs.records import Candidate
+from platform_assets.specs.candidates import Candidate
 from platform_assets.stages.evaluation.baseline import fit_baseline
 from platform_assets.stages.evaluation.pictures import calibration_points, draw_frontier, draw_training
 from tests.unit.networks.tiny import CASES, plan, write_set

@@ -8,14 +8,12 @@ import pytest
 from platform_assets.errors import ReleaseError
 from platform_assets.manifests import read_release
 from platform_assets.networks.shards import write_training_set
+from platform_assets.specs.candidates import Candidate, Rejection, SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import (
-    Candidate,
     Feature,
     FeatureSchema,
-    Rejection,
-    SearchResult,
     TablePin,
     Training,
     TrainingSet,

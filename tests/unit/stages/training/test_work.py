@@ -117,10 +117,12 @@ def test_heads_that_do_not_divide_the_width_are_named(tmp_path):
 
 def test_the_plans_mirror_the_declarations():
     assert {f.name for f in fields(TrainingPlan)} == {*LearningSpec.model_fields, "kind"}
-    assert {f.name for f in fields(CompressionPlan)} == {*CompressionSpec.model_fields, "kind"} - {"compute"}
+    ours = {"kind", "budget_seconds", "aed_per_core_hour"}
+    assert {f.name for f in fields(CompressionPlan)} == {*CompressionSpec.model_fields, *ours} - {"compute", "budget"}
+    assert CompressionPlan("binary").budget_seconds == CompressionSpec().budget.total_seconds()
     for mirror, spec in ((TrainingPlan, LearningSpec), (CompressionPlan, CompressionSpec)):
         for field in fields(mirror):
-            if field.name not in {"kind", "architecture", "options"}:
+            if field.name not in {"architecture", "options", *ours}:
                 assert field.default == spec.model_fields[field.name].default, field.name
 
 
