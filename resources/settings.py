@@ -60,9 +60,9 @@ VARIABLES = {
             "Ledger of costs and promises, where several machines share budgets: sqlite:////absolute/path or postgresql://user@host/database."
             " Left out, SQLite in FALAJ_HOME.",
         ),
-        Variable("FALAJ_DATA", "../shared/data", "Folder of the real data sets that `falaj bench drift` replays."),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
+        Variable("FALAJ_DATA", "", "Folder of real data sets for benchmarks and tests. Left out, what needs them is left out, too."),
     )
 }
 
@@ -198,7 +198,7 @@ def read_settings() -> Settings:
         home_is_chosen=_chosen("FALAJ_HOME") is not None,
         leases=_chosen("FALAJ_LEASES"),
         ledger=_chosen("FALAJ_LEDGER"),
-        data=Path(_chosen("FALAJ_DATA") or CHECKOUT / VARIABLES["FALAJ_DATA"].default).absolute(),
+        data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
     )
 
 

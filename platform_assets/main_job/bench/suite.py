@@ -18,6 +18,7 @@ AREAS = {  # modules of this room, by area
     "training": ("trainer", "feast_join"),
     "rollout": ("rollout",),
     "serving": ("serving", "batch_scoring"),
+    "compression": ("compression",),
 }
 
 
