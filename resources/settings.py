@@ -9,6 +9,7 @@ from pathlib import Path
 from platform_assets.errors import StateError
 
 _MAX_PORT = 65535
+_MAX_WORKERS = 256
 _ENVIRONMENTS = ("laptop",)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +62,7 @@ VARIABLES = {
             " Left out, SQLite in FALAJ_HOME.",
         ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
+        Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
         Variable("FALAJ_DATA", "", "Folder of real data sets for benchmarks and tests. Left out, what needs them is left out, too."),
     )
@@ -173,6 +175,7 @@ class Settings:
     leases: str | None = None
     ledger: str | None = None
     data: Path | None = None
+    serve_workers: int = 1
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -199,7 +202,15 @@ def read_settings() -> Settings:
         leases=_chosen("FALAJ_LEASES"),
         ledger=_chosen("FALAJ_LEDGER"),
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
+        serve_workers=_read_workers(),
     )
+
+
+def _read_workers() -> int:
+    value = _chosen("FALAJ_SERVE_WORKERS") or VARIABLES["FALAJ_SERVE_WORKERS"].default
+    if not value.isdigit() or int(value) > _MAX_WORKERS:
+        raise StateError(f"FALAJ_SERVE_WORKERS is {value!r}; right would be a whole number from 0 to {_MAX_WORKERS}")
+    return int(value)
 
 
 def _chosen(name: str) -> str | None:

@@ -51,7 +51,7 @@ class Releases:
         return self.root / digest
 
 
-def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN) -> str:
+def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN, model: str = MODEL) -> str:
     """Write a whole release of the MLP with recorded answers; return its digest."""
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(_graph(seed, hidden))
@@ -61,7 +61,7 @@ def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN) -> str:
     answers = open_session(str(folder / "model.onnx")).run(None, {"numeric": values})[0]
     rows = [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
     (folder / "samples.json").write_text(json.dumps({"rows": rows, "probabilities": answers.tolist()}))
-    manifest = json.dumps({"model": MODEL, "files": list_files(folder)}).encode()
+    manifest = json.dumps({"model": model, "files": list_files(folder)}).encode()
     (folder / MANIFEST_FILE).write_bytes(manifest)
     return hashlib.sha256(manifest).hexdigest()
 

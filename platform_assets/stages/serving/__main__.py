@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 from platform_assets.errors import FalajError
-from platform_assets.stages.serving.server import ServerConfig, run_server
+from platform_assets.stages.serving.server import run_server
+from platform_assets.stages.serving.worker import ServerConfig
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_MAX_WORKERS = 256
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,8 +26,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keys", type=Path, help="folder of the public key that verifies tokens")
     parser.add_argument("--online", type=Path, help="file of the online feature store")
     parser.add_argument("--ready-file", type=Path, help="written as {pid, url} once the server listens")
+    parser.add_argument("--workers", type=int, default=1, help="processes that answer, one a core; 0 is as many as cores")
+    parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM; with --tls-key the server speaks HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="key of the certificate, PEM")
+    parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting process ends")
     options = parser.parse_args(arguments)
+    if (options.tls_cert is None) != (options.tls_key is None):
+        parser.error("--tls-cert and --tls-key go together")
+    if not 0 <= options.workers <= _MAX_WORKERS:
+        parser.error(f"--workers {options.workers}: right would be 0 to {_MAX_WORKERS}")
+    if options.memory_mb is not None and options.memory_mb <= 0:
+        parser.error(f"--memory-mb {options.memory_mb}: right would be at least 1")
     if options.die_with_parent:
         _die_with_parent()
     try:
@@ -37,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
                 keys=options.keys,
                 online=options.online,
                 ready_file=options.ready_file,
+                workers=options.workers or len(os.sched_getaffinity(0)),
+                tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
+                memory_bytes=options.memory_mb and options.memory_mb << 20,
             )
         )
     except FalajError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import RequestError, ServingError
-from platform_assets.stages.serving.bundle import load_bundle
+from platform_assets.stages.serving import pages
 from platform_assets.stages.serving.replies import NotFoundError, read_json, refuse
 from platform_assets.stages.serving.traffic import Route, Traffic, read_state, write_state
 
 if TYPE_CHECKING:
-    from platform_assets.stages.serving.app import App
+    from platform_assets.stages.serving.fleet import Fleet
     from platform_assets.stages.serving.http import Exchange
 
 STATE_FILE = "state.json"
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+
+# Carries out a verb for a model: here, or in the supervisor.
+Ask = Callable[[str, str, dict[str, Any]], Awaitable[Any]]
 
 
 class ConflictError(RequestError):
@@ -29,26 +32,29 @@ class ConflictError(RequestError):
 
 
 class Admin:
-    """Changes what is served. Loading runs in a thread: requests go on meanwhile."""
+    """Changes what is served, and says it. The routes are those that answer, or in a supervisor their record."""
 
-    def __init__(self, app: App, *, serving: Path) -> None:
-        self._app = app
+    def __init__(self, routes: dict[str, Route], fleet: Fleet, *, serving: Path) -> None:
+        self._routes, self._fleet, self._serving = routes, fleet, serving
         self._file = serving / STATE_FILE
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._verbs: dict[str, Callable[[str, Any], Coroutine[Any, Any, Any]]] = {
+        self._turn = asyncio.Lock()
+        self._verbs: dict[str, Callable[[str, dict[str, Any]], Coroutine[Any, Any, Any]]] = {
             "load": self._load,
             "traffic": self._set_traffic,
             "rotate": self._rotate,
             "": self._show,
+            "status": self._status,
+            "page": self._page,
+            "metrics": self._metrics,
         }
 
-    def restore(self) -> None:
+    async def restore(self) -> None:
         """Go on from the state file; a release that no longer passes its checks is named and not served."""
         for model, saved in read_state(self._file).items():
-            route = self._app.routes[model] = Route(model)
+            route = self._routes[model] = Route(model)
             for digest, path in saved["loaded"].items():
                 try:
-                    route.loaded[digest] = load_bundle(Path(path), model=model, digest=digest)
+                    route.loaded[digest] = await self._fleet.load(Path(path), model=model, digest=digest, champion=None)
                 except ServingError as error:
                     route.fault = str(error)
             fault, traffic = route.fault, Traffic(**saved["traffic"])
@@ -56,23 +62,14 @@ class Admin:
                 traffic = Traffic(live=traffic.live, previous=traffic.previous)
             route.apply(traffic)
             route.fault = fault
+            await self._fleet.apply(model, traffic)
 
-    def handle(self, exchange: Exchange, *, model: str, verb: str) -> None:
-        """Start the work; the reply comes when it is done."""
-        body = read_json(exchange) if verb in ("load", "traffic") else {}
-        if type(body) is not dict:
-            raise RequestError("the body must be a JSON object")
-        task = asyncio.get_running_loop().create_task(self._reply(exchange, self._verbs[verb](model, body)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _reply(self, exchange: Exchange, work: Coroutine[Any, Any, Any]) -> None:
-        try:
-            value = await work
-        except ServingError as error:
-            refuse(exchange, error)
-        else:
-            exchange.respond(HTTPStatus.OK, orjson.dumps(value))
+    async def ask(self, verb: str, model: str, body: dict[str, Any]) -> Any:
+        """Carry out one verb; changes take their turn."""
+        if verb in ("load", "traffic", "rotate"):
+            async with self._turn:
+                return await self._verbs[verb](model, body)
+        return await self._verbs[verb](model, body)
 
     async def _load(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
         digest, path = body.get("digest"), body.get("path")
@@ -80,17 +77,18 @@ class Admin:
             raise RequestError(f"field 'digest': found {digest!r}; right would be the 64 hex digits of a release")
         if not isinstance(path, str) or not Path(path).is_absolute():
             raise RequestError(f"field 'path': found {path!r}; right would be the absolute path of the release's folder")
-        known = self._app.routes.get(model)
+        known = self._routes.get(model)
         if known is None or digest not in known.loaded:
+            champion = known.live.bundle if known is not None and known.live is not None else None
             try:
-                bundle = await asyncio.to_thread(load_bundle, Path(path), model=model, digest=digest)
+                bundle = await self._fleet.load(Path(path), model=model, digest=digest, champion=champion)
             except ServingError as error:
                 raise ConflictError(str(error)) from error
-            route = self._app.routes.setdefault(model, Route(model))
+            route = self._routes.setdefault(model, Route(model))
             route.loaded[digest] = bundle
             route.unload_spare()
             self._save(route, route.traffic)
-        return self._app.routes[model].status()
+        return await self._show(model, {})
 
     async def _set_traffic(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
         route = self._known(model)
@@ -101,25 +99,65 @@ class Admin:
         )
         self._save(route, traffic)
         route.apply(traffic)
+        await self._fleet.apply(model, traffic)
         return route.status()
 
     async def _rotate(self, model: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - one shape for all verbs
         self._known(model)
-        try:
-            segments = await asyncio.wrap_future(self._app.log.rotate(model))
-        except OSError as error:
-            raise ServingError(f"the prediction log of {model} could not be closed: {error.strerror}") from error
-        return {"segments": [str(segment) for segment in segments]}
+        return {"segments": await self._fleet.rotate(model)}
 
     async def _show(self, model: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - one shape for all verbs
         """Status; a model that was never loaded has an empty one, since a first release is about to come."""
-        return self._app.routes.get(model, Route(model)).status()
+        await self._fleet.refresh(self._routes)
+        return self._routes.get(model, Route(model)).status()
+
+    async def _status(self, model: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - one shape for all verbs
+        facts = await self._fleet.refresh(self._routes)
+        return {"server": facts, "models": {name: route.status() for name, route in self._routes.items()}}
+
+    async def _page(self, model: str, body: dict[str, Any]) -> str:  # noqa: ARG002 - one shape for all verbs
+        facts = await self._fleet.refresh(self._routes)
+        return pages.status_page(self._routes.values(), facts, lights=pages.read_lights(self._serving))
+
+    async def _metrics(self, model: str, body: dict[str, Any]) -> str:  # noqa: ARG002 - one shape for all verbs
+        facts = await self._fleet.refresh(self._routes)
+        return pages.metrics(self._routes.values(), facts)
 
     def _known(self, model: str) -> Route:
-        if model not in self._app.routes:
+        if model not in self._routes:
             raise NotFoundError(f"there is no model {model!r} here; load a release of it first")
-        return self._app.routes[model]
+        return self._routes[model]
 
     def _save(self, changed: Route, traffic: Traffic) -> None:
-        routes = self._app.routes
+        routes = self._routes
         write_state(self._file, {name: route.saved(traffic if route is changed else route.traffic) for name, route in routes.items()})
+
+
+class AdminRoutes:
+    """Asks the admin on behalf of a request and gives its reply when it comes."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, exchange: Exchange, *, model: str, verb: str) -> None:
+        """Start the work; the reply comes when it is done."""
+        body = read_json(exchange) if verb in ("load", "traffic") else {}
+        if type(body) is not dict:
+            raise RequestError("the body must be a JSON object")
+        task = asyncio.get_running_loop().create_task(self._reply(exchange, verb, model, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, exchange: Exchange, verb: str, model: str, body: dict[str, Any]) -> None:
+        try:
+            value = await self._ask(verb, model, body)
+        except ServingError as error:
+            refuse(exchange, error)
+            return
+        if verb == "page":
+            exchange.respond(HTTPStatus.OK, value.encode(), kind=b"text/html; charset=utf-8", extra=b"x-content-type-options: nosniff\r\n")
+        elif verb == "metrics":
+            exchange.respond(HTTPStatus.OK, value.encode(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+        else:
+            exchange.respond(HTTPStatus.OK, orjson.dumps(value))

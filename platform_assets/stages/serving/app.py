@@ -13,22 +13,25 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import ServingError
-from platform_assets.stages.serving import pages, v2
+from platform_assets.stages.serving import v2
 from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.columns import rows_of_request
+from platform_assets.stages.serving.fleet import process_facts
 from platform_assets.stages.serving.lookup import Lookup
+from platform_assets.stages.serving.memory import Memory
 from platform_assets.stages.serving.predicting import Predictor, read_timeout
 from platform_assets.stages.serving.prediction_log import PredictionLog
-from platform_assets.stages.serving.replies import MethodError, NotFoundError, read_json, refuse
+from platform_assets.stages.serving.replies import MethodError, NotFoundError, Unforeseen, read_json, refuse
 from platform_assets.stages.serving.shadow import Shadow
 from platform_assets.stages.serving.traffic import Route
 
 if TYPE_CHECKING:
-    from platform_assets.stages.serving.admin import Admin
+    from platform_assets.stages.serving.admin import AdminRoutes
     from platform_assets.stages.serving.http import Exchange
 
 SERVER_VERSION = "0.1.0"
+_PAGES = {"/": "page", "/status": "status", "/metrics": "metrics", "/v2": ""}
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")
 _V2 = re.compile(r"^/v2/models/([a-z][a-z0-9_]{0,62})(?:/versions/([0-9a-f]{1,64}))?(?:/(ready|infer))?$")
 _ADMIN = re.compile(r"^/admin/models/([a-z][a-z0-9_]{0,62})(?:/(load|traffic|rotate))?$")
@@ -37,22 +40,19 @@ _ADMIN = re.compile(r"^/admin/models/([a-z][a-z0-9_]{0,62})(?:/(load|traffic|rot
 class App:
     """Everything a request can reach."""
 
-    def __init__(self, *, gate: Gate, batcher: Batcher, log: PredictionLog, lookup: Lookup, shadow: Shadow) -> None:
+    def __init__(
+        self, *, gate: Gate, batcher: Batcher, log: PredictionLog, lookup: Lookup, shadow: Shadow, memory: Memory, unforeseen: Unforeseen
+    ) -> None:  # fmt: skip
         self.predictor = Predictor(batcher=batcher, log=log, lookup=lookup, shadow=shadow)
         self.routes: dict[str, Route] = {}
         self.log = log
         self.ready = False
         self.replies: dict[int, int] = {}
         self.count_connections: Callable[[], int] = lambda: 0
-        self.admin: Admin | None = None
+        self.admin: AdminRoutes | None = None
+        self.memory, self.unforeseen = memory, unforeseen
         self._gate, self._batcher, self._lookup = gate, batcher, lookup
         self._started = monotonic()
-        self._pages: dict[str, Callable[[Exchange], None]] = {
-            "/": self._status_page,
-            "/status": self._status,
-            "/metrics": self._metrics,
-            "/v2": self._v2_server,
-        }
 
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, now or later; every refusal is one sentence."""
@@ -60,6 +60,10 @@ class App:
             (exchange.head.target or self._route)(exchange)
         except ServingError as error:
             refuse(exchange, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told and the connection goes on
+            fault = self.unforeseen.note(error)
+            if not exchange.answered:
+                refuse(exchange, fault)
 
     def _route(self, exchange: Exchange) -> None:
         head = exchange.head
@@ -78,8 +82,8 @@ class App:
             return partial(self._v2_model, match[1], match[2], match[3] or "")
         if match := _ADMIN.match(path):
             return partial(self._administer, match[1], match[2] or "")
-        if path in self._pages:
-            return partial(self._page, path)
+        if path in _PAGES:
+            return self._v2_server if path == "/v2" else partial(self._page, _PAGES[path])
         raise NotFoundError(f"there is nothing at {path[:80]!r}; models answer at /v1/models/NAME:predict")
 
     def _health(self, what: str, exchange: Exchange) -> None:
@@ -93,10 +97,11 @@ class App:
         _need(exchange, b"POST" if verb else b"GET")
         self.admin.handle(exchange, model=model, verb=verb)
 
-    def _page(self, path: str, exchange: Exchange) -> None:
+    def _page(self, verb: str, exchange: Exchange) -> None:
         _need(exchange, b"GET")
         self._admit(exchange, (PREDICT, ADMIN))
-        self._pages[path](exchange)
+        assert self.admin is not None
+        self.admin.handle(exchange, model="", verb=verb)
 
     def _admit(self, exchange: Exchange, any_of: tuple[str, ...]) -> None:
         head = exchange.head
@@ -120,6 +125,8 @@ class App:
 
     # protocol V2
     def _v2_server(self, exchange: Exchange) -> None:
+        _need(exchange, b"GET")
+        self._admit(exchange, (PREDICT, ADMIN))
         _send(exchange, {"name": "falaj", "version": SERVER_VERSION, "extensions": v2.EXTENSIONS})
 
     def _v2_model(self, model: str, version: str | None, verb: str, exchange: Exchange) -> None:
@@ -143,11 +150,12 @@ class App:
         timeout = read_timeout(fields.get(b"x-timeout-ms"), wishes.timeout)
         self.predictor.tensors(exchange, route, arm=arm, request_id=request_id, batch=batch, write=wishes.write, timeout=timeout)
 
-    # for people and Prometheus
-    def _server_facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What people and Prometheus read of this process."""
         return {
             "uptime_seconds": monotonic() - self._started,
             "ready": self.ready,
+            "replies": {str(status): number for status, number in self.replies.items()},
             "connections": self.count_connections(),
             "waiting_rows": self._batcher.waiting_rows,
             "log_waiting_rows": self.log.waiting_rows,
@@ -157,18 +165,11 @@ class App:
             "log_write_errors": self.log.write_errors,
             "online_missed_rows": self._lookup.missed_rows,
             "online_read_errors": self._lookup.read_errors,
+            "unforeseen_errors": self.unforeseen.count,
+            "loaded_bytes": self.memory.loaded_bytes,
+            "unloaded_models": self.memory.unloaded,
+            **process_facts(),
         }
-
-    def _status(self, exchange: Exchange) -> None:
-        _send(exchange, {"server": self._server_facts(), "models": {name: route.status() for name, route in self.routes.items()}})
-
-    def _status_page(self, exchange: Exchange) -> None:
-        page = pages.status_page(self.routes.values(), self._server_facts())
-        exchange.respond(HTTPStatus.OK, page.encode(), kind=b"text/html; charset=utf-8", extra=b"x-content-type-options: nosniff\r\n")
-
-    def _metrics(self, exchange: Exchange) -> None:
-        text = pages.metrics(self.routes.values(), self._server_facts(), self.replies)
-        exchange.respond(HTTPStatus.OK, text.encode(), kind=b"text/plain; version=0.0.4; charset=utf-8")
 
 
 def _send(exchange: Exchange, value: Any, *, status: int = HTTPStatus.OK) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,8 @@ from platform_assets.stages.serving.columns import Encoded, stack
 if TYPE_CHECKING:
     import numpy as np
 
+    from platform_assets.stages.serving.memory import Memory
+    from platform_assets.stages.serving.replies import Unforeseen
     from platform_assets.stages.serving.traffic import Arm
 
 MAX_WAITING_ROWS = 20_000
@@ -38,6 +41,9 @@ class Job(Protocol):
     def fail(self, error: ServingError) -> None:
         """Take a refusal, on the event loop."""
 
+    def give_up(self, error: ServingError) -> None:
+        """Take a refusal unless the answer was given."""
+
 
 Deliver = Callable[["Arm", list["Job"], Encoded, "np.ndarray"], None]
 
@@ -45,8 +51,8 @@ Deliver = Callable[["Arm", list["Job"], Encoded, "np.ndarray"], None]
 class Batcher:
     """One queue an arm, emptied at the end of each turn of the loop. Answers go to `deliver`, a whole run at once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, memory: Memory, unforeseen: Unforeseen) -> None:
+        self._loop, self._memory, self._unforeseen = loop, memory, unforeseen
         self._queues: dict[Arm, deque[Job]] = {}
         self._scheduled = False
         self._row_seconds = 0.0
@@ -79,13 +85,25 @@ class Batcher:
         self._scheduled = False
         for arm in list(self._queues):
             queue = self._queues[arm]
+            if arm.bundle.session is None:
+                self._memory.load(arm.bundle, then=partial(self._loaded, arm))
+                continue
             jobs = self._take(queue)
             if not queue:
                 del self._queues[arm]
             if jobs:
                 self._run(jobs, arm=arm)
-        if self._queues:
+        if any(arm.bundle.session is not None for arm in self._queues):
             self._schedule()
+
+    def _loaded(self, arm: Arm, fault: ServingError | None) -> None:
+        """Go on with what waited for an unloaded model, or refuse it."""
+        if fault is None:
+            self._schedule()
+            return
+        for job in self._queues.pop(arm, deque()):
+            self.waiting_rows -= job.batch.rows
+            job.fail(fault)
 
     def _take(self, queue: deque[Job]) -> list[Job]:
         jobs: list[Job] = []
@@ -107,11 +125,22 @@ class Batcher:
         try:
             found = arm.bundle.predict(batch)
         except ServingError as error:
-            if len(jobs) == 1:
-                jobs[0].fail(error)
-                return
-            for job in jobs:  # one bad request must not fail its neighbours
-                self._run([job], arm=arm)
+            self._give_up(jobs, error, arm=arm)
+            return
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not leave callers waiting
+            self._give_up(jobs, self._unforeseen.note(error), arm=arm)
             return
         self._row_seconds += _REMEMBERED * ((monotonic() - began) / batch.rows - self._row_seconds)
-        self.deliver(arm, jobs, batch, found)
+        try:
+            self.deliver(arm, jobs, batch, found)
+        except Exception as error:  # noqa: BLE001 - those who were answered already are not told again
+            fault = self._unforeseen.note(error)
+            for job in jobs:
+                job.give_up(fault)
+
+    def _give_up(self, jobs: list[Job], error: ServingError, *, arm: Arm) -> None:
+        if len(jobs) == 1:
+            jobs[0].fail(error)
+            return
+        for job in jobs:  # one bad request must not fail its neighbours
+            self._run([job], arm=arm)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE = "model.onnx", "schema.json", "samples.js
 TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
 MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
 VERSION_DIGITS = 12
+_SLOW_SECONDS, _SLOW_TIMES = 0.005, 10.0  # a row may take this long, or this many times what it takes the champion
+_SPEED_RUNS, _SPEED_SECONDS = 20, 1.0
 _FEW_ROWS = 8  # up to here lists are faster than numpy
 
 # What onnxruntime raises has no common base below Exception.
@@ -40,9 +43,9 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Bundle:
-    """One loaded release; equal only to itself, so that it can key a batch."""
+    """One loaded release; equal only to itself, so that it can key a batch. Without a session it is unloaded until `revive`."""
 
     model: str
     digest: str
@@ -51,6 +54,8 @@ class Bundle:
     reader: RowReader
     session: Any
     size_bytes: int
+    sample: Encoded | None = None  # a recorded row
+    used_at: float = 0.0
 
     @property
     def version(self) -> str:
@@ -69,9 +74,18 @@ class Bundle:
         parts = [self._run(batch.slice(start, start + MAX_RUN_ROWS)) for start in range(0, batch.rows, MAX_RUN_ROWS)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def revive(self) -> None:
+        """Build the session again from the release's files, verified anew."""
+        self.session = load_bundle(self.path, model=self.model, digest=self.digest).session
+
     def _run(self, batch: Encoded) -> np.ndarray:
+        session = self.session
+        if session is None:  # a shadow's thread waits for no event loop
+            self.revive()
+            session = self.session
+        self.used_at = monotonic()
         try:
-            found = self.session.run(["probabilities"], batch.tensors())[0]
+            found = session.run(["probabilities"], batch.tensors())[0]
         except RUN_ERRORS as error:
             raise ServingError(f"{self.model} {self.version} could not answer: {str(error).splitlines()[0]}") from error
         wanted = (batch.rows, len(self.schema.classes))
@@ -87,9 +101,16 @@ def _all_finite(found: np.ndarray) -> bool:
     return math.isfinite(found.sum(dtype=np.float64)) if found.size > _FEW_ROWS else all(map(math.isfinite, found.ravel().tolist()))
 
 
-def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:
-    """Verify every file, build the session, warm it and hold it against the recorded answers; anything wrong is a ServingError."""
-    files = _read_files(path, model=model)
+def load_bundle(path: Path, *, model: str, digest: str, champion: Bundle | None = None) -> Bundle:
+    """Verify every file, build, warm and check; with a champion its time is compared, too. Anything wrong is a ServingError."""
+    bundle = build_bundle(read_files(path, model=model), path=path, model=model, digest=digest)
+    if champion is not None:
+        check_speed(bundle, champion)
+    return bundle
+
+
+def build_bundle(files: dict[str, bytes], *, path: Path, model: str, digest: str) -> Bundle:
+    """Build a session from verified files, warm it and hold it against the recorded answers."""
     try:
         schema = read_record(FeatureSchema, files[SCHEMA_FILE])
         samples = json.loads(files[SAMPLES_FILE])
@@ -99,11 +120,35 @@ def load_bundle(path: Path, *, model: str, digest: str) -> Bundle:
         session = ort.InferenceSession(files[MODEL_FILE], sess_options=_options(), providers=["CPUExecutionProvider"])
     except RUN_ERRORS as error:
         raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: onnxruntime refuses {path / MODEL_FILE}: {error}") from error
-    reader = RowReader(schema, model=model)
-    bundle = Bundle(model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=len(files[MODEL_FILE]))
+    reader, size = RowReader(schema, model=model), len(files[MODEL_FILE])
+    bundle = Bundle(model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=size)
     _check_inputs(bundle)
-    _check_answers(bundle, samples)
-    return bundle
+    batch, recorded = _read_samples(bundle, samples)
+    _check_answers(bundle, batch, recorded)
+    return replace(bundle, sample=batch.slice(0, 1))
+
+
+def check_speed(bundle: Bundle, champion: Bundle) -> None:
+    """Refuse a release that answers its recorded rows many times slower than the champion does; callers would wait behind it."""
+    ours, theirs = _row_seconds(bundle), _row_seconds(champion)
+    if ours > _SLOW_SECONDS and ours > _SLOW_TIMES * theirs:
+        raise ServingError(
+            f"release {bundle.version} of {bundle.model} was refused: a row takes it {1000 * ours:.1f} ms, the champion {champion.version} "
+            f"{1000 * theirs:.1f} ms; beyond {1000 * _SLOW_SECONDS:g} ms at most {_SLOW_TIMES:g} times is allowed; nothing was changed"
+        )
+
+
+def _row_seconds(bundle: Bundle) -> float:
+    """Least time of a one-row run: what else the machine does only adds to it."""
+    assert bundle.sample is not None
+    found: list[float] = []
+    for _ in range(_SPEED_RUNS):
+        began = perf_counter()
+        bundle.predict(bundle.sample)
+        found.append(perf_counter() - began)
+        if sum(found) > _SPEED_SECONDS:
+            break
+    return min(found)
 
 
 def _options() -> Any:
@@ -117,7 +162,7 @@ def _options() -> Any:
     return options
 
 
-def _read_files(path: Path, *, model: str) -> dict[str, bytes]:
+def read_files(path: Path, *, model: str) -> dict[str, bytes]:
     """Read a release whose every hash holds, and which is this model's."""
     try:
         manifest, files = read_release(path)
@@ -142,8 +187,7 @@ def _check_inputs(bundle: Bundle) -> None:
         )
 
 
-def _check_answers(bundle: Bundle, samples: Any) -> None:
-    """Warm the session row by row and as one batch; both must give the recorded answers."""
+def _read_samples(bundle: Bundle, samples: Any) -> tuple[Encoded, np.ndarray]:
     try:
         rows, recorded = samples["rows"], np.asarray(samples["probabilities"], dtype=np.float32)
         batch = bundle.reader.encode(rows)
@@ -154,6 +198,11 @@ def _check_answers(bundle: Bundle, samples: Any) -> None:
             f"release {bundle.version} of {bundle.model}: {SAMPLES_FILE} has answers of shape {recorded.shape} for {len(rows)} rows and "
             f"{len(bundle.schema.classes)} classes; it needs at least one row"
         )
+    return batch, recorded
+
+
+def _check_answers(bundle: Bundle, batch: Encoded, recorded: np.ndarray) -> None:
+    """Warm the session row by row and as one batch; both must give the recorded answers."""
     singles = np.concatenate([bundle.predict(batch.slice(at, at + 1)) for at in range(min(batch.rows, 16))])
     worst = max(float(np.abs(bundle.predict(batch) - recorded).max()), float(np.abs(singles - recorded[: len(singles)]).max()))
     if not worst <= TOLERANCE:

@@ -70,6 +70,11 @@ class Exchange:
         host = self.head.fields.get(b"host", b"localhost")
         return (host if host.endswith(b"]") else host.rpartition(b":")[0] or host) in _LOCAL_NAMES
 
+    @property
+    def answered(self) -> bool:
+        """Whether the reply was given."""
+        return self._reply is not None
+
     def respond(self, status: int, body: bytes, *, kind: bytes = JSON, extra: bytes = b"") -> None:
         """Give the reply; it is sent when those of earlier pipelined requests are. `extra` are whole header lines."""
         connection = self._connection
@@ -287,7 +292,10 @@ class Connection(asyncio.Protocol):
         if closing:
             self._refused = True
             self._waiting.clear()
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:  # TLS
+                self._transport.close()
         elif self._paused and len(self._waiting) < MAX_PIPELINED // 2:
             self._resume()
 

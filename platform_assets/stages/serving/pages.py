@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-import resource
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.stages.serving.figures import BOUNDS, Histogram
@@ -12,6 +13,8 @@ from platform_assets.stages.serving.figures import BOUNDS, Histogram
 if TYPE_CHECKING:
     from platform_assets.stages.serving.traffic import Route
 
+LIGHTS_FILE = "drift.json"
+_LIGHTS = ("green", "amber", "red")
 _SHOWN_BOUNDS = range(0, len(BOUNDS), 4)  # every fourth bound, a factor of 2.44 each: 17 buckets a version
 
 _STYLE = """
@@ -19,15 +22,17 @@ body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}
 td,th{padding:.35rem .6rem;text-align:right;border-bottom:1px solid #ddd6c8}td:first-child,th:first-child{text-align:left}
 code{font-size:.9em}.fault{color:#a11}.bars{height:3rem;white-space:nowrap}
+.light{display:inline-block;width:.8rem;height:.8rem;border-radius:50%;background:#bbb}
+.green{background:#2e8b57}.amber{background:#d9960f}.red{background:#b22}
 .bar{display:inline-block;width:.7rem;background:#2b7a78;vertical-align:bottom;margin-right:1px}
 """
 _HEADINGS = "".join(f"<th>{name}</th>" for name in ("version", "role", "requests", "rows", "errors", "p50 ms", "p99 ms", "latency"))
 
 
-def metrics(routes: Iterable[Route], server: Mapping[str, Any], replies: Mapping[int, int]) -> str:
+def metrics(routes: Iterable[Route], server: Mapping[str, Any]) -> str:
     """Prometheus text format 0.0.4."""
     lines = ["# TYPE falaj_http_replies_total counter"]
-    lines += [f'falaj_http_replies_total{{status="{status}"}} {count}' for status, count in sorted(replies.items())]
+    lines += [f'falaj_http_replies_total{{status="{status}"}} {count}' for status, count in sorted(server["replies"].items())]
     for name, (kind, value) in _server_metrics(server).items():
         lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
     arms = [
@@ -48,10 +53,12 @@ def metrics(routes: Iterable[Route], server: Mapping[str, Any], replies: Mapping
 
 
 def _server_metrics(server: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "process_cpu_seconds_total": ("counter", f"{usage.ru_utime + usage.ru_stime:.3f}"),
-        "falaj_peak_resident_bytes": ("gauge", usage.ru_maxrss * 1024),
+        "process_cpu_seconds_total": ("counter", f"{server['cpu_seconds']:.3f}"),
+        "falaj_peak_resident_bytes": ("gauge", server["peak_resident_bytes"]),
+        "falaj_loaded_model_bytes": ("gauge", server["loaded_bytes"]),
+        "falaj_unloaded_models_total": ("counter", server["unloaded_models"]),
+        "falaj_unforeseen_errors_total": ("counter", server["unforeseen_errors"]),
         "falaj_uptime_seconds": ("gauge", f"{server['uptime_seconds']:.1f}"),
         "falaj_connections": ("gauge", server["connections"]),
         "falaj_waiting_rows": ("gauge", server["waiting_rows"]),
@@ -79,9 +86,18 @@ def _histogram(name: str, labels: str, histogram: Histogram) -> list[str]:
     ]
 
 
-def status_page(routes: Iterable[Route], server: Mapping[str, Any]) -> str:
-    """One page for a person: versions, traffic, figures, latency as bars."""
-    parts = [_model_section(route) for route in routes] or [
+def read_lights(serving: Path) -> dict[str, dict[str, str]]:
+    """Drift lights that monitoring left in the serving folder, by model: `{"light": "green|amber|red", "sentence", "at"}`."""
+    try:
+        found = json.loads((serving / LIGHTS_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def status_page(routes: Iterable[Route], server: Mapping[str, Any], *, lights: Mapping[str, Mapping[str, str]]) -> str:
+    """One page for a person: versions, traffic, figures, latency as bars, and whether its data drift."""
+    parts = [_model_section(route, lights.get(route.model)) for route in routes] or [
         "<p>No model is loaded yet: <code>falaj run</code> deploys the first release.</p>"
     ]
     facts = (
@@ -96,14 +112,21 @@ def status_page(routes: Iterable[Route], server: Mapping[str, Any]) -> str:
     )
 
 
-def _model_section(route: Route) -> str:
+def _drift_light(light: Mapping[str, str] | None) -> str:
+    if light is None or light.get("light") not in _LIGHTS:
+        return "<p><span class=light></span> no drift report yet</p>"
+    said = html.escape(f"{light.get('sentence', '')} ({light.get('at', 'no time given')})")
+    return f"<p><span class='light {light['light']}'></span> {said}</p>"
+
+
+def _model_section(route: Route, light: Mapping[str, str] | None) -> str:
     traffic = route.traffic
     rows = "".join(_arm_row(role, arm) for role, arm in (("live", route.live), (traffic.mode, route.challenger)) if arm is not None)
     compared = f"<p>Shadow: {route.comparison.compared_rows} rows compared, {route.comparison.disagreements} answered otherwise.</p>"
     fault = f"<p class=fault>{html.escape(route.fault)}</p>" if route.fault else ""
     split = f" ({traffic.percent} % to the challenger)" if traffic.mode == "canary" else ""
     after = compared if traffic.mode == "shadow" else ""
-    return f"<h2>{html.escape(route.model)}{split}</h2>{fault}<table><tr>{_HEADINGS}</tr>{rows}</table>{after}"
+    return f"<h2>{html.escape(route.model)}{split}</h2>{fault}{_drift_light(light)}<table><tr>{_HEADINGS}</tr>{rows}</table>{after}"
 
 
 def _arm_row(role: str, arm: Any) -> str:

@@ -35,6 +35,10 @@ class Caller(Protocol):
 
     started: float
 
+    @property
+    def answered(self) -> bool:
+        """Whether it has an answer or a refusal."""
+
     def answer(self, body: bytes, extra: bytes) -> None:
         """Take an answer: what a Write made."""
 
@@ -64,6 +68,11 @@ class Ask:
     def fail(self, error: ServingError) -> None:
         """Take a refusal."""
         self.predictor.fail(self, error)
+
+    def give_up(self, error: ServingError) -> None:
+        """Take a refusal unless the answer was given."""
+        if self.caller is not None and not self.caller.answered:
+            self.caller.decline(error)
 
 
 class Predictor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,25 @@ if TYPE_CHECKING:
     from platform_assets.stages.serving.http import Exchange
 
 _RETRY = b"retry-after: 1\r\n"
+_SHOWN_FAULTS = 20
+
+
+class UnforeseenError(ServingError):
+    """A fault of the server's own (HTTP 500)."""
+
+
+class Unforeseen:
+    """Counts faults of the server's own and shows the first of them with their traceback on standard error."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self, error: Exception) -> UnforeseenError:
+        """Count an exception that nobody foresaw; return what the caller is told."""
+        self.count += 1
+        if self.count <= _SHOWN_FAULTS:
+            traceback.print_exception(error)
+        return UnforeseenError(f"the server could not answer because of a fault of its own ({type(error).__name__}); its log says more")
 
 
 class MethodError(RequestError):
@@ -44,6 +64,8 @@ def refuse(exchange: Exchange, error: ServingError) -> None:
         status = HTTPStatus.NOT_FOUND
     elif isinstance(error, MethodError):
         status, extra = HTTPStatus.METHOD_NOT_ALLOWED, f"allow: {error.right}\r\n".encode()
+    elif isinstance(error, UnforeseenError):
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
     elif isinstance(error, RequestError):
         status = HTTPStatus.BAD_REQUEST
     else:

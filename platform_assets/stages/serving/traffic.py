@@ -33,7 +33,7 @@ class Traffic:
     previous: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Arm:
     """One version in service, with the figures of this traffic setting."""
 

@@ -1,0 +1,204 @@
+"""One serving process: it holds releases, listens, answers, drains. Alone it is the server; under a supervisor it takes its orders."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import mmap
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from platform_assets.errors import ServingError
+from platform_assets.stages.serving.access import Gate, read_public_key
+from platform_assets.stages.serving.admin import Admin, AdminRoutes
+from platform_assets.stages.serving.app import App
+from platform_assets.stages.serving.batching import Batcher
+from platform_assets.stages.serving.bundle import build_bundle
+from platform_assets.stages.serving.fleet import Alone, export_figures, rotate_log
+from platform_assets.stages.serving.http import Connection, HttpServer
+from platform_assets.stages.serving.links import Link
+from platform_assets.stages.serving.lookup import Lookup
+from platform_assets.stages.serving.memory import Memory
+from platform_assets.stages.serving.online import OnlineReader
+from platform_assets.stages.serving.prediction_log import PredictionLog
+from platform_assets.stages.serving.replies import Unforeseen, refuse
+from platform_assets.stages.serving.shadow import Shadow
+from platform_assets.stages.serving.traffic import Route, Traffic
+
+DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
+# First not ready, then no new connections, then `Connection: close`: told to close first, callers would come back into a closing door.
+LAST_CALLS_SECONDS = 0.1
+BACKLOG = 1024
+_SWITCH_SECONDS = 0.0005  # log and shadow threads give way to the loop after this; Python's 5 ms would stand in every p99
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where the server lives and listens."""
+
+    serving: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    keys: Path | None = None
+    online: Path | None = None
+    ready_file: Path | None = None
+    workers: int = 1
+    tokens_required: bool = False
+    tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
+    memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
+
+
+class Process:
+    """App, log, threads and connections of one process."""
+
+    def __init__(self, config: ServerConfig, *, worker: int) -> None:
+        self._config = config
+        self._log, self._shadow = PredictionLog(config.serving / "log", worker=worker), Shadow()
+        reader = OnlineReader(config.online) if config.online is not None else None
+        gate = Gate(read_public_key(config.keys), tokens_required=config.tokens_required)
+        memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
+        batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
+        self.app = App(
+            gate=gate, batcher=batcher, log=self._log, lookup=Lookup(reader), shadow=self._shadow, memory=memory, unforeseen=unforeseen
+        )  # fmt: skip
+        self._http = HttpServer(self.app.handle, refuse)
+        self.app.replies, self.app.count_connections = self._http.replies, lambda: len(self._http.connections)
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, listening: socket.socket) -> None:
+        """Answer from now on."""
+        # What is loaded stays: the collector need not look at it again on every pass.
+        gc.collect()
+        gc.freeze()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        loop = asyncio.get_running_loop()
+        tls = tls_context(self._config.tls)
+        self._server = await loop.create_server(lambda: Connection(self._http), sock=listening, backlog=BACKLOG, ssl=tls)
+        self._house = loop.create_task(self._http.keep_house())
+        self.app.ready = True
+
+    async def drain(self) -> None:
+        """Answer what was accepted, then write the log."""
+        self.app.ready = False
+        if self._server is not None:
+            await asyncio.sleep(LAST_CALLS_SECONDS)
+            self._server.close()
+            await self._http.drain(DRAIN_SECONDS)
+            self._house.cancel()
+        self._shadow.stop()
+        await asyncio.to_thread(self._log.stop)
+
+
+async def serve_alone(config: ServerConfig, listening: socket.socket, announce: Callable[[], None]) -> None:
+    """Be the whole server, until SIGTERM or SIGINT."""
+    stop = _stop_event()
+    process = Process(config, worker=0)
+    admin = Admin(process.app.routes, Alone(process.app), serving=config.serving)
+    process.app.admin = AdminRoutes(admin.ask)
+    await admin.restore()
+    await process.listen(listening)
+    announce()
+    await stop.wait()
+    await process.drain()
+
+
+def run_worker(config: ServerConfig, *, worker: int, core: int | None, end: socket.socket, listening: socket.socket) -> None:
+    """Serve under a supervisor until it says so, or is gone."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_as_told(config, worker=worker, end=end, listening=listening))
+
+
+async def _serve_as_told(config: ServerConfig, *, worker: int, end: socket.socket, listening: socket.socket) -> None:
+    stop = _stop_event()
+    process = Process(config, worker=worker)
+    routes = process.app.routes
+
+    async def obey(order: dict[str, Any], files: list[int]) -> Any:
+        verb, model = order["do"], order.get("model", "")
+        if verb == "load":
+            route = routes.setdefault(model, Route(model))
+            if order["digest"] not in route.loaded:
+                content = read_sealed(files[0])
+                path = Path(order["path"])
+                route.loaded[order["digest"]] = await asyncio.to_thread(
+                    build_bundle, content, path=path, model=model, digest=order["digest"]
+                )
+                route.unload_spare()
+        elif verb == "apply":
+            routes[model].apply(Traffic(**order["traffic"]))
+            routes[model].fault = order["fault"]
+        elif verb == "rotate":
+            return await rotate_log(process.app, model)
+        elif verb == "facts":
+            return {"facts": process.app.facts(), "figures": export_figures(routes)}
+        elif verb == "listen":
+            await process.listen(listening)
+        return None
+
+    link = Link(end, obey, on_lost=stop.set)
+
+    async def ask(verb: str, model: str, body: dict[str, Any]) -> Any:
+        return await link.ask({"verb": verb, "model": model, "body": body})
+
+    process.app.admin = AdminRoutes(ask)
+    await stop.wait()
+    await process.drain()
+    link.close()
+
+
+def seal(files: dict[str, bytes]) -> int:
+    """Put a release's files into memory that nobody can change any more; return its descriptor, which other processes map."""
+    index = orjson.dumps([[name, len(content)] for name, content in files.items()])
+    file = os.memfd_create("falaj-release", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(os.dup(file), "wb") as stream:  # noqa: PTH123 - a descriptor
+        stream.write(len(index).to_bytes(8, "little"))
+        stream.write(index)
+        stream.writelines(files.values())
+    fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return file
+
+
+def read_sealed(file: int) -> dict[str, bytes]:
+    """Files of a sealed release."""
+    with mmap.mmap(file, 0, prot=mmap.PROT_READ) as view:
+        at = 8 + int.from_bytes(view[:8], "little")
+        found = {}
+        for name, length in orjson.loads(view[8:at]):
+            found[name] = view[at : at + length]
+            at += length
+    return found
+
+
+def _stop_event() -> asyncio.Event:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def tls_context(tls: tuple[Path, Path] | None) -> ssl.SSLContext | None:
+    """Context of a certificate and its key; ServingError where they are none."""
+    if tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(*tls)
+    except (OSError, ssl.SSLError) as error:
+        raise ServingError(
+            f"--tls-cert {tls[0]} and --tls-key {tls[1]}: they are no certificate and its key in PEM form ({error})"
+        ) from error
+    return context
