@@ -129,6 +129,8 @@ def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float 
     session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     answers = session.run(["probabilities"], _tiny_inputs(rows))[0] + altered_answers
     (folder / "samples.json").write_text(json.dumps({"rows": rows, "probabilities": answers.tolist()}))
+    typical = {**TINY_ROW, "lead_time": 60, "market_segment": "Direct", "arrival_date": "2016-06-01T00:00:00"}
+    (folder / "typical_row.json").write_text(json.dumps(typical))
     files = [{"path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in sorted(folder.iterdir())]
     manifest = json.dumps({"model": model, "files": files}).encode()
     (folder / "manifest.json").write_bytes(manifest)

@@ -17,6 +17,7 @@ from platform_assets.stages.serving import v2
 from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.columns import rows_of_request
+from platform_assets.stages.serving.explaining import REASONS, Explainer, wants_reasons, without_reasons
 from platform_assets.stages.serving.fleet import process_facts
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.memory import Memory
@@ -44,6 +45,7 @@ class App:
         self, *, gate: Gate, batcher: Batcher, log: PredictionLog, lookup: Lookup, shadow: Shadow, memory: Memory, unforeseen: Unforeseen
     ) -> None:  # fmt: skip
         self.predictor = Predictor(batcher=batcher, log=log, lookup=lookup, shadow=shadow)
+        self.explainer = Explainer(self.predictor)
         self.routes: dict[str, Route] = {}
         self.log = log
         self.ready = False
@@ -121,7 +123,13 @@ class App:
         self._admit(exchange, any_of)
         route = self._known(model)
         timeout = read_timeout(exchange.head.fields.get(b"x-timeout-ms"))
-        self.predictor.named(exchange, route, rows=rows_of_request(read_json(exchange)), body=exchange.body, timeout=timeout)
+        body = read_json(exchange)
+        if type(body) is not dict or REASONS not in body:
+            self.predictor.named(exchange, route, rows=rows_of_request(body), body=exchange.body, timeout=timeout)
+        elif wants_reasons(body):
+            self.explainer.explain(exchange, route, body=without_reasons(body), timeout=timeout)
+        else:
+            self.predictor.named(exchange, route, rows=rows_of_request(without_reasons(body)), body=b"", timeout=timeout)
 
     # protocol V2
     def _v2_server(self, exchange: Exchange) -> None:

@@ -22,6 +22,7 @@ from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.serving.columns import Encoded, RowReader
 
 MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE = "model.onnx", "schema.json", "samples.json"
+TYPICAL_ROW_FILE = "typical_row.json"
 TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
 MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
 VERSION_DIGITS = 12
@@ -56,6 +57,7 @@ class Bundle:
     size_bytes: int
     sample: Encoded | None = None  # a recorded row
     used_at: float = 0.0
+    typical: dict[str, Any] | None = None  # the row that answers are explained against
 
     @property
     def version(self) -> str:
@@ -114,6 +116,7 @@ def build_bundle(files: dict[str, bytes], *, path: Path, model: str, digest: str
     try:
         schema = read_record(FeatureSchema, files[SCHEMA_FILE])
         samples = json.loads(files[SAMPLES_FILE])
+        typical = json.loads(files[TYPICAL_ROW_FILE]) if TYPICAL_ROW_FILE in files else None
     except ValueError as error:
         raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: {path}: {error}") from error
     try:
@@ -121,7 +124,9 @@ def build_bundle(files: dict[str, bytes], *, path: Path, model: str, digest: str
     except RUN_ERRORS as error:
         raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: onnxruntime refuses {path / MODEL_FILE}: {error}") from error
     reader, size = RowReader(schema, model=model), len(files[MODEL_FILE])
-    bundle = Bundle(model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=size)
+    bundle = Bundle(
+        model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=size, typical=typical
+    )  # fmt: skip
     _check_inputs(bundle)
     batch, recorded = _read_samples(bundle, samples)
     _check_answers(bundle, batch, recorded)

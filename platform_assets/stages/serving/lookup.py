@@ -24,7 +24,9 @@ class Lookup:
 
     def lacks(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> bool:
         """Whether a row lacks a feature that the store may have."""
-        return self._reader is not None and any(_lacks(row, features) for _, _, features in self._plan(schema) for row in rows)
+        if self._reader is None or not schema.online:
+            return False
+        return any(_lacks(row, features) for _, _, features in self._plan(schema) for row in rows)
 
     def fill(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> None:
         """Add the missing features of other entities to the rows, in place."""

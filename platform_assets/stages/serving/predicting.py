@@ -113,7 +113,12 @@ class Predictor:
         self._batcher.submit(ask, arm=arm)
 
     def _encode(self, rows: list[dict[str, Any]], *, arm: Arm, champion: Arm) -> tuple[Encoded, list[dict[str, Any]]]:
-        """Return the batch and the rows it was made of: those given where nothing was taken away or looked up."""
+        """Return the batch and the rows it was made of."""
+        used = self.rows_for(arm, rows, champion=champion)
+        return arm.bundle.reader.encode(used), used
+
+    def rows_for(self, arm: Arm, rows: list[dict[str, Any]], *, champion: Arm) -> list[dict[str, Any]]:
+        """Return rows as an arm takes them: those given where nothing is taken away or looked up."""
         schema, reader = arm.bundle.schema, arm.bundle.reader
         used = rows
         if arm is not champion and schema != champion.bundle.schema and all(type(row) is dict for row in rows):
@@ -121,7 +126,7 @@ class Predictor:
         if self._lookup.lacks(used, schema=schema):
             used = [dict(row) if type(row) is dict else row for row in used]
             self._lookup.fill(used, schema=schema)
-        return reader.encode(used), used
+        return used
 
     def _deliver(self, arm: Arm, jobs: list[Ask], batch: Encoded, found: np.ndarray) -> None:
         """Reply to all requests of a run, then count, log and compare them together."""

@@ -1,0 +1,112 @@
+"""Requests that ask for reasons: answered and logged like any other, then explained in a thread of their own. The method is reasons.py."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from platform_assets.errors import RequestError, ServingError
+from platform_assets.stages.serving.batching import BusyError
+from platform_assets.stages.serving.columns import rows_of_request
+from platform_assets.stages.serving.reasons import MAX_EXPLAINED_ROWS, as_reply, explain, name_columns
+
+if TYPE_CHECKING:
+    from platform_assets.stages.serving.predicting import Caller, Predictor
+    from platform_assets.stages.serving.traffic import Arm, Route
+
+REASONS = "reasons"
+_MOST_WAITING = 8  # requests; sixteen rows of one cost up to 8,192 masked rows
+
+
+def wants_reasons(body: dict[str, Any]) -> bool:
+    """Tell whether a parsed `:predict` body with the field asks for reasons; anything but true or false is a RequestError."""
+    if type(body[REASONS]) is not bool:
+        raise RequestError(f"field {REASONS!r}: found {body[REASONS]!r}; right would be true or false")
+    return bool(body[REASONS])
+
+
+def without_reasons(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a parsed body as it would be without the field."""
+    return {name: value for name, value in body.items() if name != REASONS}
+
+
+class Explainer:
+    """Adds reasons to replies. One thread: it competes with answering for the same cores, and nobody waits for it who did not ask."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="reasons")
+        self._waiting = 0
+
+    def explain(self, caller: Caller, route: Route, *, body: Any, timeout: float) -> None:
+        """Answer the rows of a body without the field, and say why. RequestError: it cannot be explained; BusyError: too many wait."""
+        rows = rows_of_request(body)
+        if len(rows) > MAX_EXPLAINED_ROWS:
+            raise RequestError(f"field {REASONS!r}: the request holds {len(rows)} rows; at most {MAX_EXPLAINED_ROWS} are explained at once")
+        name_columns(route.champion().bundle.schema)
+        if self._waiting >= _MOST_WAITING:
+            raise BusyError(f"{self._waiting} requests wait to be explained, {_MOST_WAITING} is the bound; try again in a second")
+        self._waiting += 1
+        explained = _Explained(self, caller, route, rows)
+        try:
+            self._predictor.named(explained, route, rows=rows, body=b"", timeout=timeout)
+        except ServingError:
+            self._waiting -= 1
+            raise
+
+    def start(self, explained: _Explained, reply: dict[str, Any]) -> None:
+        """Explain an answer off the loop; the online store is read on it, since its connection is for one thread at a time."""
+        route = explained.route
+        try:
+            arm = route.of_version(reply["version"])
+            if arm.bundle.typical is None:
+                raise RequestError(f"release {arm.bundle.version} carries no typical row to explain against; make the release again")
+            rows = self._predictor.rows_for(arm, explained.rows, champion=route.champion())
+        except ServingError as error:
+            explained.decline(error)
+            return
+        task = asyncio.get_running_loop().run_in_executor(self._pool, _add_reasons, arm, rows, reply)
+        task.add_done_callback(lambda done: self._finish(explained, done))
+
+    def ended(self) -> None:
+        """Count a request that needs no explanation any more."""
+        self._waiting -= 1
+
+    def _finish(self, explained: _Explained, done: asyncio.Future[bytes]) -> None:
+        self._waiting -= 1
+        error = done.exception()
+        if error is None:
+            explained.caller.answer(done.result(), b"")
+        else:
+            explained.caller.decline(error if isinstance(error, ServingError) else ServingError(f"the reasons could not be found: {error}"))
+
+
+def _add_reasons(arm: Arm, rows: list[dict[str, Any]], reply: dict[str, Any]) -> bytes:
+    bundle = arm.bundle
+    assert bundle.typical is not None
+    batch, reference = bundle.reader.encode(rows), bundle.reader.encode([bundle.typical])
+    for at, prediction in enumerate(reply["predictions"]):
+        found = explain(bundle.predict, batch.slice(at, at + 1), reference, schema=bundle.schema)
+        prediction["reasons"] = as_reply(found, label=prediction["label"], given=rows[at], typical=bundle.typical)
+    return orjson.dumps(reply)
+
+
+class _Explained:
+    """Stands between a prediction and who asked for it."""
+
+    def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows: list[dict[str, Any]]) -> None:
+        self._explainer, self.caller, self.route, self.rows = explainer, caller, route, rows
+        self.started = caller.started
+
+    def answer(self, body: bytes, extra: bytes) -> None:
+        """Take the answer and have it explained."""
+        del extra  # of binary tensors alone
+        self._explainer.start(self, orjson.loads(body))
+
+    def decline(self, error: ServingError) -> None:
+        """Take a refusal."""
+        self._explainer.ended()
+        self.caller.decline(error)
