@@ -195,10 +195,10 @@ def close_left_overs(folder: Path, *, worker: str = "*") -> None:
     call finds the same rows counted already.
     """
     for model in sorted(path for path in folder.iterdir() if path.is_dir()):
-        for one in workers_of(model) if worker == "*" else [int(worker)]:
-            left = sorted(model.glob(f"*-{one}{_OPEN}"))
-            if not left and one not in workers_of(model):
-                continue
+        opened = sorted(model.glob(f"*-{worker}{_OPEN}"))
+        counted = [one for one in workers_of(model) if worker in ("*", str(one))]
+        for one in sorted({*counted, *(_order(file)[1] for file in opened)}):
+            left = [file for file in opened if _order(file)[1] == one]
             with CountsFile.open(model, worker=one) as counts:
                 counts.settle(sum(_cut_torn(file, until=counts.until) for file in left))
             for file in left:

@@ -149,8 +149,10 @@ def test_counts_that_were_removed_begin_at_what_the_files_hold(tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()
     (folder / "7-0.open.frames").write_bytes(describe(answered(1)) + encode(answered(1, rows=3)))
-    PredictionLog(tmp_path).stop()
-    assert read_counts(folder) == LogCounts(accepted=3, written=3)
+    (folder / "7-4.open.frames").write_bytes(describe(answered(1)) + encode(answered(1, rows=2)))
+    close_left_overs(tmp_path)
+    assert read_counts(folder) == LogCounts(accepted=5, written=5)
+    assert len(closed_segments(folder)) == 2
 
 
 def test_a_folder_where_nothing_can_be_kept_is_counted_in_memory(tmp_path):
