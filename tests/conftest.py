@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from postgres_process import find_programs, run_postgres
 
 from resources.settings import silence_telemetry
 
 silence_telemetry()
+settings.register_profile("falaj", deadline=None)  # a test proves behaviour; how long it takes says what else the machine does
+settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 

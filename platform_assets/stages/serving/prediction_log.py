@@ -194,7 +194,7 @@ def close_left_overs(folder: Path, *, worker: str = "*") -> None:
     Torn last frames are cut off, empty segments removed. Counts are settled before a file gets its final name: killed in between, the next
     call finds the same rows counted already.
     """
-    for model in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for model in sorted(path for path in folder.glob("*") if path.is_dir()):
         opened = sorted(model.glob(f"*-{worker}{_OPEN}"))
         counted = [one for one in workers_of(model) if worker in ("*", str(one))]
         for one in sorted({*counted, *(_order(file)[1] for file in opened)}):
