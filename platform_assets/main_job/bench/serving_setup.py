@@ -22,7 +22,7 @@ from platform_assets.main_job.bench.serving_anchors import open_session
 from platform_assets.main_job.bench.serving_load import encode_request
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import Feature, FeatureSchema, to_json
-from resources.serving import LocalServing, find_server, server_command
+from resources.serving import LocalServing, PredictClient, find_server, server_command
 from resources.settings import Home, Settings, child_environment
 from resources.tokens import mint
 
@@ -142,6 +142,12 @@ class Contestant:
         return spent
 
     def resident_bytes(self) -> int:
+        """Resident memory of its first process, shared pages included."""
+        import psutil
+
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def proportional_bytes(self) -> int:
         """Proportional set size of all its processes: pages that several share count once."""
         import psutil
 
@@ -165,9 +171,9 @@ class Falaj(Contestant):
         """A caller's token."""
         return mint(self.settings.home.keys, scopes=("predict",))
 
-    def log_bytes(self) -> int:
-        """Bytes of the prediction log."""
-        return sum(file.stat().st_size for file in (self.settings.home.serving / "log").rglob("*") if file.is_file())
+    def admin(self) -> PredictClient:
+        """A client that may look and change."""
+        return PredictClient(f"http://{self.host}:{self.port}", token=mint(self.settings.home.keys, scopes=("admin",)))
 
 
 @contextmanager

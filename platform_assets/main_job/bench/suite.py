@@ -17,8 +17,9 @@ AREAS = {  # modules of this room, by area
     "pipeline": ("pipeline",),
     "training": ("trainer", "feast_join"),
     "rollout": ("rollout",),
-    "serving": ("serving", "batch_scoring"),
+    "serving": ("serving", "serving_life", "batch_scoring"),
     "compression": ("compression",),
+    "soak": ("soak",),
 }
 
 

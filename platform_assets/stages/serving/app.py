@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import ServingError
-from platform_assets.stages.serving import v2
+from platform_assets.stages.serving import arrow, v2
 from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.columns import rows_of_request
@@ -122,7 +122,11 @@ class App:
         _need(exchange, b"POST")
         self._admit(exchange, any_of)
         route = self._known(model)
-        timeout = read_timeout(exchange.head.fields.get(b"x-timeout-ms"))
+        fields = exchange.head.fields
+        timeout = read_timeout(fields.get(b"x-timeout-ms"))
+        if fields.get(b"content-type") == arrow.STREAM:
+            self.predictor.named(exchange, route, rows=arrow.read_stream(exchange.body), body=b"", timeout=timeout)
+            return
         body = read_json(exchange)
         if type(body) is not dict or REASONS not in body:
             self.predictor.named(exchange, route, rows=rows_of_request(body), body=exchange.body, timeout=timeout)
