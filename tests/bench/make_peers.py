@@ -19,6 +19,14 @@ PEERS = {
     "triton": ["nvidia-pytriton==0.7.0", "onnxruntime==1.31.1"],
 }
 
+# pytriton 0.7 brings an older interpreter library that loads this machine's standard library: one method of a lock is missing there.
+_TRITON_PATCH = """import _thread
+if not hasattr(_thread.RLock, "_recursion_count"):
+    import threading
+    from multiprocessing import resource_tracker
+    resource_tracker._resource_tracker._lock = threading._PyRLock()
+"""
+
 
 def main(arguments: list[str]) -> int:
     """Make what is missing; the exit status tells how many could not be made."""
@@ -32,6 +40,10 @@ def main(arguments: list[str]) -> int:
         done = subprocess.run(
             [place / "bin" / "python", "-m", "pip", "install", "-q", *packages], capture_output=True, text=True, check=False
         )
+        if name == "triton":
+            for site in place.glob("lib/python*/site-packages"):
+                (site / "falaj_patch.pth").write_text("import falaj_patch\n")
+                (site / "falaj_patch.py").write_text(_TRITON_PATCH)
         if done.returncode == 0:
             (place / "installed").write_text("\n".join(packages))
             print(f"{name}: installed in {place}")

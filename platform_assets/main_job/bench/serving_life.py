@@ -123,7 +123,7 @@ def _measure_environment(console: Console) -> list[Row]:
             reason = done.stderr.strip().splitlines()[-1]
             console.print(f"the serving environment was not made: {reason}")
             return [describe_row("size of the serving environment: not measured, no package index", value=0, unit="MB")]
-        server = [place / "bin" / "python", "-m", "platform_assets.stages.serving", "--help"]
+        server = [str(place / "bin" / "python"), "-m", "platform_assets.stages.serving", "--help"]
         started = subprocess.run(server, cwd=CHECKOUT, capture_output=True, text=True, check=False)
         if started.returncode != 0:
             raise FalajError(f"bench serving: the server does not start in its own environment: {started.stderr[-400:]}")

@@ -27,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--online", type=Path, help="file of the online feature store")
     parser.add_argument("--ready-file", type=Path, help="written as {pid, url} once the server listens")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer, one a core; 0 is as many as cores")
+    parser.add_argument("--grpc-port", type=int, help="speaks Open Inference Protocol over gRPC, too; left out it does not")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM; with --tls-key the server speaks HTTPS")
     parser.add_argument("--tls-key", type=Path, help="key of the certificate, PEM")
     parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 ready_file=options.ready_file,
                 workers=options.workers or len(os.sched_getaffinity(0)),
                 tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
+                grpc_port=options.grpc_port,
                 memory_bytes=options.memory_mb and options.memory_mb << 20,
             )
         )

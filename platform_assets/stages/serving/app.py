@@ -23,7 +23,7 @@ from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.memory import Memory
 from platform_assets.stages.serving.predicting import Predictor, read_timeout
 from platform_assets.stages.serving.prediction_log import PredictionLog
-from platform_assets.stages.serving.replies import MethodError, NotFoundError, Unforeseen, read_json, refuse
+from platform_assets.stages.serving.replies import SERVER_VERSION, MethodError, NotFoundError, Unforeseen, read_json, refuse
 from platform_assets.stages.serving.shadow import Shadow
 from platform_assets.stages.serving.traffic import Route
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from platform_assets.stages.serving.admin import AdminRoutes
     from platform_assets.stages.serving.http import Exchange
 
-SERVER_VERSION = "0.1.0"
 _PAGES = {"/": "page", "/status": "status", "/metrics": "metrics", "/v2": ""}
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")
 _V2 = re.compile(r"^/v2/models/([a-z][a-z0-9_]{0,62})(?:/versions/([0-9a-f]{1,64}))?(?:/(ready|infer))?$")
@@ -53,7 +52,7 @@ class App:
         self.count_connections: Callable[[], int] = lambda: 0
         self.admin: AdminRoutes | None = None
         self.memory, self.unforeseen = memory, unforeseen
-        self._gate, self._batcher, self._lookup = gate, batcher, lookup
+        self.gate, self._batcher, self._lookup = gate, batcher, lookup
         self._started = monotonic()
 
     def handle(self, exchange: Exchange) -> None:
@@ -109,9 +108,10 @@ class App:
         head = exchange.head
         if head.admitted_until < time.time():
             authorization = head.fields.get(b"authorization")
-            head.admitted_until = self._gate.admit(authorization, loopback=authorization is None and exchange.loopback, any_of=any_of)
+            head.admitted_until = self.gate.admit(authorization, loopback=authorization is None and exchange.loopback, any_of=any_of)
 
-    def _known(self, model: str) -> Route:
+    def known(self, model: str) -> Route:
+        """Route of a model; NotFoundError where there is none."""
         route = self.routes.get(model)
         if route is None:
             raise NotFoundError(f"there is no model {model!r} here; known are {', '.join(sorted(self.routes)) or 'none yet'}")
@@ -121,7 +121,7 @@ class App:
     def _predict(self, model: str, any_of: tuple[str, ...], exchange: Exchange) -> None:
         _need(exchange, b"POST")
         self._admit(exchange, any_of)
-        route = self._known(model)
+        route = self.known(model)
         fields = exchange.head.fields
         timeout = read_timeout(fields.get(b"x-timeout-ms"))
         if fields.get(b"content-type") == arrow.STREAM:
@@ -144,7 +144,7 @@ class App:
     def _v2_model(self, model: str, version: str | None, verb: str, exchange: Exchange) -> None:
         _need(exchange, b"GET")
         self._admit(exchange, (PREDICT, f"{PREDICT}:{model}"))
-        route = self._known(model)
+        route = self.known(model)
         if verb != "ready":
             _send(exchange, v2.metadata(route.of_version(version).bundle))
             return
@@ -154,7 +154,7 @@ class App:
     def _infer(self, model: str, version: str | None, any_of: tuple[str, ...], exchange: Exchange) -> None:
         _need(exchange, b"POST")
         self._admit(exchange, any_of)
-        route, fields = self._known(model), exchange.head.fields
+        route, fields = self.known(model), exchange.head.fields
         request_id = self.predictor.new_id()
         arm = route.choose(request_id) if version is None else route.of_version(version)
         body, binary = v2.split_body(exchange.body, fields.get(b"inference-header-content-length"))

@@ -15,6 +15,7 @@ from platform_assets.stages.serving.traffic import NotFoundError
 if TYPE_CHECKING:
     from platform_assets.stages.serving.http import Exchange
 
+SERVER_VERSION = "0.1.0"
 _RETRY = b"retry-after: 1\r\n"
 _SHOWN_FAULTS = 20
 

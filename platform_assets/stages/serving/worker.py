@@ -26,6 +26,7 @@ from platform_assets.stages.serving.app import App
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.fleet import Alone, export_figures, rotate_log
+from platform_assets.stages.serving.grpc_server import GrpcServer
 from platform_assets.stages.serving.http import Connection, HttpServer
 from platform_assets.stages.serving.links import Link
 from platform_assets.stages.serving.lookup import Lookup
@@ -56,6 +57,7 @@ class ServerConfig:
     workers: int = 1
     tokens_required: bool = False
     tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
+    grpc_port: int | None = None
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
 
 
@@ -75,6 +77,7 @@ class Process:
         self._http = HttpServer(self.app.handle, refuse)
         self.app.replies, self.app.count_connections = self._http.replies, lambda: len(self._http.connections)
         self._server: asyncio.Server | None = None
+        self._grpc: GrpcServer | None = None
 
     async def listen(self, listening: socket.socket) -> None:
         """Answer from now on."""
@@ -85,6 +88,9 @@ class Process:
         loop = asyncio.get_running_loop()
         tls = tls_context(self._config.tls)
         self._server = await loop.create_server(lambda: Connection(self._http), sock=listening, backlog=BACKLOG, ssl=tls)
+        if self._config.grpc_port is not None:
+            self._grpc = GrpcServer(self.app, host=self._config.host, port=self._config.grpc_port, tls=self._config.tls)
+            await self._grpc.start()
         self._house = loop.create_task(self._http.keep_house())
         self.app.ready = True
 
@@ -94,7 +100,8 @@ class Process:
         if self._server is not None:
             await asyncio.sleep(LAST_CALLS_SECONDS)
             self._server.close()
-            await self._http.drain(DRAIN_SECONDS)
+            ending = [self._http.drain(DRAIN_SECONDS), *([self._grpc.stop(DRAIN_SECONDS)] if self._grpc is not None else [])]
+            await asyncio.gather(*ending)
             self._house.cancel()
         self._shadow.stop()
         await asyncio.to_thread(self._log.stop)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_process import MODEL, Server
 
@@ -25,6 +25,7 @@ def stream(table: pa.Table, *, batch: int = 7) -> bytes:
     return sink.getvalue()
 
 
+@settings(deadline=None)  # the first stream imports nanoarrow
 @given(
     st.lists(
         st.tuples(
@@ -50,6 +51,7 @@ def test_times_dictionaries_and_missing_numbers_come_as_json_would_bring_them():
     ]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_is_no_stream_is_refused_in_a_sentence(data):
     whole = stream(pa.table({"a": [1.0, 2.0]}))

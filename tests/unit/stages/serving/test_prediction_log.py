@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets.errors import ServingError
@@ -74,6 +74,7 @@ def test_a_left_over_segment_is_closed_at_start_without_its_torn_frame(tmp_path)
     assert not list(folder.glob("*.open.frames"))
 
 
+@settings(deadline=None)  # writes files
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=6), st.data())
 def test_whatever_is_cut_off_the_whole_frames_before_it_are_read_as_written(tmp_path_factory, shapes, data):
     random = np.random.default_rng(0)
