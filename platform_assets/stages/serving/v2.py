@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 EXTENSIONS = ["binary_tensor_data"]
 TEXTS = frozenset({"categorical", "text"})
 OUTPUTS = ("probabilities", "label")
-_DTYPES = {
+_DTYPES = {name: np.dtype(kind) for name, kind in {
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-}  # fmt: skip
+}.items()}  # fmt: skip
 _NUMBERS = frozenset({int, float})
 _PACKED_VALUES = 4096  # beyond, numpy converts a list faster than struct does
 
@@ -209,19 +209,21 @@ def _packer(count: int) -> Callable[..., bytes]:
 
 def read_numbers(part: memoryview | bytes, *, name: str, datatype: str, shape: tuple[int, int]) -> np.ndarray | bytes:
     """Numbers of a binary tensor; packed where they came as the graph takes them."""
-    dtype = np.dtype(_DTYPES[datatype])
+    dtype = _DTYPES[datatype]
     if len(part) != shape[0] * shape[1] * dtype.itemsize:
         raise RequestError(
             f"input {name!r}: {len(part)} bytes found, its shape and datatype ask for {shape[0] * shape[1] * dtype.itemsize}"
         )
+    if name == "numeric" and datatype == "FP32":
+        packed = bytes(part)
+        if np.isinf(np.frombuffer(packed, dtype=np.float32)).any():
+            raise RequestError(f"input {name!r}: a value is infinite")
+        return packed
     with np.errstate(over="ignore"):
         array = np.frombuffer(part, dtype=dtype).astype(np.float32, copy=False).reshape(shape)
-    if name == "numeric":
-        if np.isinf(array).any():
-            raise RequestError(f"input {name!r}: a value is infinite or beyond the range of a 32-bit float")
-        return bytes(part) if datatype == "FP32" else array
-    if not np.isfinite(array).all():
-        raise RequestError(f"input {name!r}: every value must be a finite 32-bit float")
+    wrong = np.isinf(array) if name == "numeric" else ~np.isfinite(array)
+    if wrong.any():
+        raise RequestError(f"input {name!r}: a value is infinite, no number or beyond the range of a 32-bit float")
     return array
 
 
