@@ -38,7 +38,7 @@ _BATCH = 32
 
 def measure(*, quick: bool, console: Console) -> list[Row]:
     """Run all comparisons. Quick: fewer and shorter rounds, without the peers."""
-    repeats, seconds = (2, 0.7) if quick else (7, 1.5)
+    repeats, seconds = (2, 0.7) if quick else (5, 1.5)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         console.print("serving, MLP 64-256-256-2, JSON and binary tensors over loopback ...")

@@ -64,7 +64,7 @@ def _order(ours: Falaj, seconds: float) -> dict[str, Any]:
 
 
 def _memory_mb(ours: Falaj) -> float:
-    return ours.proportional_bytes() / 1e6
+    return ours.own_bytes() / 1e6
 
 
 def _swap(ours: Falaj, *, count: int, workers: int) -> list[Row]:

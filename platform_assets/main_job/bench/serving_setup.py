@@ -147,12 +147,16 @@ class Contestant:
 
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
-    def proportional_bytes(self) -> int:
-        """Proportional set size of all its processes: pages that several share count once."""
+    def own_bytes(self) -> int:
+        """Resident memory of all its processes that stands for no file: what other programs share or stop sharing does not move it."""
         import psutil
 
-        root = psutil.Process(self.process.pid)
-        return sum(process.memory_full_info().pss for process in [root, *root.children(recursive=True)])
+        root, total = psutil.Process(self.process.pid), 0
+        for process in [root, *root.children(recursive=True)]:
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    total += int(line.split()[1]) * 1024
+        return total
 
 
 @dataclass

@@ -66,7 +66,7 @@ def soak(seconds: float, *, console: Console) -> list[Row]:
                 found = _one_round(ours, rounds, min(_ROUND_SECONDS, max(1.0, until - time.monotonic())))
                 good.update(found["statuses"])
                 failures += found["failures"]
-                memory.append(ours.proportional_bytes() / 1e6)
+                memory.append(ours.own_bytes() / 1e6)
                 rounds += 1
         finally:
             stop.set()

@@ -100,10 +100,12 @@ class _Explained:
     def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows: list[dict[str, Any]]) -> None:
         self._explainer, self.caller, self.route, self.rows = explainer, caller, route, rows
         self.started = caller.started
+        self.answered = False
 
     def answer(self, body: bytes, extra: bytes) -> None:
         """Take the answer and have it explained."""
         del extra  # of binary tensors alone
+        self.answered = True
         self._explainer.start(self, orjson.loads(body))
 
     def decline(self, error: ServingError) -> None:

@@ -137,9 +137,11 @@ def _sum_figures(version: str, parts: list[Any]) -> Figures:
 def merge_facts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Sum the facts of workers; the oldest uptime, ready where all are."""
     found = list(parts)
-    merged: dict[str, Any] = (
-        {key: sum(part[key] for part in found) for key in found[0] if key not in ("ready", "replies", "uptime_seconds")} if found else {}
-    )
+    merged: dict[str, Any] = {}
+    for name in found[0] if found else ():
+        values = [part[name] for part in found]
+        if name not in ("ready", "replies", "uptime_seconds"):
+            merged[name] = "; ".join(filter(None, values)) if isinstance(values[0], str) else sum(values)
     replies: dict[str, int] = {}
     for part in found:
         for status, number in part["replies"].items():

@@ -26,7 +26,7 @@ REQUEST_SECONDS = 20.0
 DRAIN_IDLE_SECONDS = 0.5
 _LINGER_SECONDS = 2.0  # a caller still sending gets to read the reply: closing at once would reset the connection
 JSON, BINARY = b"application/json", b"application/octet-stream"
-_KNOWN_HEADS = 1024
+_KNOWN_HEADS, _KNOWN_HEAD_BYTES = 512, 4096  # nobody fills memory with heads: only those that led somewhere are kept
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 _LOCAL_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
 _REASONS = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -202,8 +202,8 @@ class Connection(asyncio.Protocol):
         if not whole or self._finished != 1 or not self._between or self._learnt is None:
             return
         head, end = self._learnt, data.find(b"\r\n\r\n")
-        plain = head.keep_alive and not any(name in head.fields for name in _NOT_PLAIN)
-        if plain and end + 4 + head.length == len(data):
+        plain = head.target is not None and head.keep_alive and not any(name in head.fields for name in _NOT_PLAIN)
+        if plain and end < _KNOWN_HEAD_BYTES and end + 4 + head.length == len(data):
             if len(self.server.known_heads) >= _KNOWN_HEADS:
                 self.server.known_heads.clear()
             self.server.known_heads[data[:end]] = head

@@ -29,6 +29,7 @@ def run_server(config: ServerConfig) -> None:
     tls_context(config.tls)  # before anything starts
     config.serving.mkdir(parents=True, exist_ok=True)
     with _held(config.serving / "lock"):
+        (config.serving / "log").mkdir(exist_ok=True)
         close_left_overs(config.serving / "log")
         sockets = _bind(config.host, config.port, config.workers)
         announce = partial(_announce, config, port=sockets[0].getsockname()[1])
