@@ -32,7 +32,7 @@ OURS, SINGLE, COALESCING = "falaj", "raw asyncio", "coalescing raw asyncio"
 _MUST_COALESCING = _MUST_SINGLE = 1.6
 _MUST_BINARY = 1.3
 _MUST_PEERS = {"mlserver": 1 / 20, "kserve": 1 / 20, "triton": 1 / 8}
-_MUST_TAIL = 4.0
+_MUST_TAIL, _KEPT_UP = 4.0, 0.97
 _BATCH = 32
 
 
@@ -110,16 +110,17 @@ def _measure_tail(ours: Contestant, token: str, *, seconds: float) -> list[Row]:
     found = ask(ours, requests, connections=64, seconds=seconds, rate=0.7 * highest["rate"])
     _all_good(OURS, found)
     reached = found["rate"] / (0.7 * highest["rate"])
+    tail = round(found["p99_ms"] / found["p50_ms"], 2)
+    ratio = judge_row("p99 at 70 % of the highest load", value=tail, unit="x the median", must=_MUST_TAIL, better="lower")
+    if reached < _KEPT_UP:  # what queues before the generator says nothing of the server
+        ratio = {**ratio, "what": f"{ratio['what']}: not reached, the generator kept up with {reached:.0%}", "holds": False}
     return [
         describe_row("highest load, JSON, one row, 64 connections", value=round(highest["rate"]), unit="requests/s"),
         describe_row("70 % of it: share that the generator kept up with", value=round(reached, 3), unit="share"),
         describe_row("70 % of it: median", value=round(found["p50_ms"], 3), unit="ms"),
         describe_row("70 % of it: p99", value=round(found["p99_ms"], 3), unit="ms"),
-        judge_row(
-            "p99 at 70 % of the highest load", value=round(found["p99_ms"] / found["p50_ms"], 2), unit="x the median", must=_MUST_TAIL,
-            better="lower",
-        ),
-    ]  # fmt: skip
+        ratio,
+    ]
 
 
 def _compare_peers(ours: Contestant, model: Path, token: str, folder: Path, console: Console) -> list[Row]:
