@@ -110,5 +110,6 @@ class _Explained:
 
     def decline(self, error: ServingError) -> None:
         """Take a refusal."""
+        self.answered = True
         self._explainer.ended()
         self.caller.decline(error)
