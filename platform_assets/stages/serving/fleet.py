@@ -134,14 +134,13 @@ def _sum_figures(version: str, parts: list[Any]) -> Figures:
     return total
 
 
+_NOT_SUMMED = frozenset({"ready", "replies", "uptime_seconds", "log_fault"})
+
+
 def merge_facts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Sum the facts of workers; the oldest uptime, ready where all are."""
     found = list(parts)
-    merged: dict[str, Any] = {}
-    for name in found[0] if found else ():
-        values = [part[name] for part in found]
-        if name not in ("ready", "replies", "uptime_seconds"):
-            merged[name] = "; ".join(filter(None, values)) if isinstance(values[0], str) else sum(values)
+    merged: dict[str, Any] = {key: sum(part[key] for part in found) for key in found[0] if key not in _NOT_SUMMED} if found else {}
     replies: dict[str, int] = {}
     for part in found:
         for status, number in part["replies"].items():
@@ -151,6 +150,7 @@ def merge_facts(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "uptime_seconds": max((part["uptime_seconds"] for part in found), default=0.0),
         "ready": bool(found) and all(part["ready"] for part in found),
         "replies": replies,
+        "log_fault": next((part["log_fault"] for part in found if part["log_fault"]), ""),
     }
 
 
