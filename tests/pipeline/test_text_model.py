@@ -107,7 +107,6 @@ def test_every_declared_method_is_tried_on_a_text_model(released: tuple[TinyHome
     tried = [*(one.name for one in found.candidates), *(one.name for one in found.rejected)]
     assert {name.split("-")[0] for name in tried} >= {"teacher", "distil", "prune", "int8"}
     assert {one.name.split("-")[0] for one in found.candidates} <= {"teacher", "distil", "prune", "int8"}
-    assert all(one.aed_per_million > 0 for one in found.candidates), "the catalogue's price a core"
 
 
 def test_the_server_reads_raw_texts_and_answers_as_the_trained_network_does(released: tuple[TinyHome, dg.DagsterInstance]) -> None:
