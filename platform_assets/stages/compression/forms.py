@@ -22,7 +22,7 @@ PICTURES = (
     "distil-s6", "distil-w64d2", "distil-s12h", "distil-c12h", "distil-w32d1", "distil-s24h", "distil-w256d1h", "distil-s4",
 )  # fmt: skip
 TABLES = (
-    "trees-20x31", "distil-w32d1", "trees-30x16", "trees-30x31", "trees-60x31", "tables-30x5", "trees-10x31", "trees-12x16",
+    "trees-20x31", "distil-w32d1", "trees-30x16", "trees-24x16", "trees-30x31", "trees-60x31", "tables-30x5", "trees-10x31", "trees-12x16",
     "distil-w16d1v60", "trees-16x24", "distil-w64d2h", "tables-20x4", "distil-w64d1", "trees-100x31",
 )  # fmt: skip
 TABLES_OF_MANY_CLASSES = (

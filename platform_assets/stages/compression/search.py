@@ -41,7 +41,7 @@ FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError
 LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.4, 0.2  # shares of the budget, STARTING with the lessons; the rest is for finishing
 HALVINGS = 3
 SECONDS_A_START = 2.0  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
-SURVIVORS = 4
+SURVIVORS, GROWN = 4, 7  # of what learns, and of trees, which are measured as they are
 COPIES, COPY_WARP = 3, 0.5  # warped copies of each calibration picture that a loss is judged on, too: 234 pictures alone say little
 BENCH_ROWS = 256
 QUICK_ROUNDS = 5  # of timing, when time is short
@@ -112,8 +112,9 @@ class _Search:
             pupils = [part for part in parts if part.learns]
             each = learning / HALVINGS / max(1, len(pupils))
             parts = [part for part in parts if self._try(part.name, self._learn, part, each, turn)]
-            left = max(SURVIVORS, -(-len(parts) // 2))
-            parts = self._drop_worst(parts, left=left, turn=turn)
+            pupils, grown = ([part for part in parts if part.learns is learns] for learns in (True, False))
+            left = max(SURVIVORS, -(-len(pupils) // 2))
+            parts = [*self._drop_worst(pupils, left=left, turn=turn), *self._drop_worst(grown, left=GROWN, turn=turn)]
         self._parts = parts
 
     def go_on(self) -> None:
