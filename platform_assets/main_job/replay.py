@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from platform_assets.specs.model import PayoffSpec
+from platform_assets.stages.monitoring.feed import FeedPast, find_faults, remember_feed
 from platform_assets.stages.replay import booster
 from platform_assets.stages.replay.stream import Stream
 from platform_assets.stages.retraining.payoff import Attempt, Choice, Labelled, Situation, choose
@@ -68,6 +69,18 @@ class Baselines:
             self._tick()
         return self._models[window]
 
+    def model_without(self, window: int, faulty: set[int]) -> tuple[booster.Model, float]:
+        """Return such a model that has learnt nothing from faulty windows."""
+        stream = self.stream
+        read = range(window - stream.history_windows, window)
+        if faulty.isdisjoint(read):
+            return self.model(window)
+        parts = [stream.rows(healthy) for healthy in read if healthy not in faulty]
+        began = time.process_time()
+        values, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+        model = booster.fit(values, targets, kind=stream.kind, classes=len(stream.classes))
+        return model, time.process_time() - began
+
     def every(self, step: int) -> tuple[np.ndarray, float, int]:
         """Return the score of each window, CPU seconds and trainings of retraining every `step` windows; 0: never."""
         scores, seconds, trainings, model = [], 0.0, 0, self.model(self.first)[0]
@@ -101,6 +114,24 @@ class Played:
     choices: list[Choice] = field(default_factory=list)
     ledger: list[Attempt] = field(default_factory=list)
     bill: Bill = field(default_factory=Bill)
+    faulty: dict[int, str] = field(default_factory=dict)
+
+
+class FeedGate:
+    """Holds each window against what the feed showed when it was healthy."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        categories = [stream.columns[place] for place in stream.categories]
+        history, _ = stream.rows(0, stream.history_windows)
+        self._past: FeedPast = remember_feed(self._columns(history), window_rows=stream.window_rows, categories=categories)
+
+    def fault(self, values: np.ndarray) -> str | None:
+        """Say what is wrong with a window; None where nothing is."""
+        return "; ".join(fault.sentence for fault in find_faults(self._past, self._columns(values))) or None
+
+    def _columns(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self._stream.columns, values.T, strict=True))
 
 
 def play(baselines: Baselines, spec: PayoffSpec) -> Played:
@@ -110,6 +141,8 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
     before: booster.Model | None = None  # the champion that the newest attempt replaced, until the next window tells which is better
     trained_at, labelled = baselines.first, list[Labelled]()
     units = [unit]
+    with played.bill.count("detector"):
+        gate = FeedGate(stream)
     for window in range(baselines.first, stream.windows):
         values, targets = stream.rows(window)
         leaves = booster.find_leaves(champion, values)
@@ -117,6 +150,12 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
         played.scores.append(float(booster.hits(answers, targets, kind=stream.kind).mean()))
         if window + 1 == stream.windows:
             break
+        with played.bill.count("detector"):
+            fault = gate.fault(values)
+        if fault is not None:
+            played.faulty[window] = fault
+            played.choices.append(Choice("keep", 0.0, 0.0, f"data at fault, nothing is learnt from it: {fault}"))
+            continue
         with played.bill.count("evidence"):
             lost = booster.losses(answers, targets, kind=stream.kind)
             labelled.append(Labelled(window, float(lost.mean()), float(lost.std() / np.sqrt(len(lost)))))
@@ -136,7 +175,7 @@ def play(baselines: Baselines, spec: PayoffSpec) -> Played:
         played.choices.append(choice)
         if choice.how == "retrain":
             before = champion
-            champion, cost = baselines.model(window + 1)
+            champion, cost = baselines.model_without(window + 1, set(played.faulty))
             played.bill.add("retrain", cost)
             units.append(cost)
             played.ledger.append(Attempt("retrain", window, window + 1 - trained_at, cost))
@@ -190,6 +229,7 @@ def compare(stream: Stream, spec: PayoffSpec, *, tick: Callable[[], None] = lamb
         "refreshes": len(played.ledger) - len(retrained),
         "delay": _delay((always - scores) / baselines.spread),
         "false_alarms": sum(past.gain is not None and past.gain <= 0 for past in retrained),
+        "faulty_windows": [{"window": window, "why": why} for window, why in played.faulty.items()],
         "cpu_seconds": {"always": round(always_seconds, 3), **{what: round(spent, 3) for what, spent in played.bill.seconds.items()}},
         "by_window": [
             {

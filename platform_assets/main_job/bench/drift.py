@@ -9,7 +9,7 @@ from platform_assets.errors import FalajError
 from platform_assets.main_job.bench.core import Row, describe_row, judge_row
 from platform_assets.main_job.replay import compare
 from platform_assets.specs.model import PayoffSpec
-from platform_assets.stages.replay.stream import open_stream
+from platform_assets.stages.replay.stream import Stream, open_stream
 from resources.file_reader import read_table
 from resources.settings import CHECKOUT, read_settings
 
@@ -23,15 +23,12 @@ _MUST_GAIN, _AIM_GAIN, _MUST_COST, _AIM_COST, _MUST_ABOVE = 0.90, 0.95, 0.30, 0.
 
 def measure(*, quick: bool, console: Console) -> list[Row]:
     """Replay each stream; judge mean gain and cost, and how far above the plain schedule they are. Quick: the shortest stream alone."""
-    folder, found = read_settings().data or CHECKOUT, {}
-    for name, (time, target) in STREAMS.items():
+    found = {}
+    for name in STREAMS:
         if quick and name != QUICK:
             continue
-        path = folder / f"{name}.parquet"
-        if not path.exists():
-            raise FalajError(f"bench drift: there is no {path}; FALAJ_DATA names the folder that holds {', '.join(STREAMS)} as Parquet")
         console.print(f"replaying {name}")
-        found[name] = compare(open_stream(read_table(str(path)), time=time, target=target), PayoffSpec())
+        found[name] = compare(read_stream(name), PayoffSpec())
     rows = [row for name, value in found.items() for row in _rows_of(name, value)]
     gain, cost = (mean(value[figure] for value in found.values()) for figure in ("gain", "cost"))
     above = [value["gain"] - value["plain_gain"] for value in found.values()]
@@ -45,6 +42,15 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
         ),
         judge_row("the same, worst stream", value=round(min(above), 4), unit="share", must=0.0, better="higher", against="every-nth"),
     ]  # fmt: skip
+
+
+def read_stream(name: str) -> Stream:
+    """Read one of the real streams from the folder that FALAJ_DATA names."""
+    path = (read_settings().data or CHECKOUT) / f"{name}.parquet"
+    if not path.exists():
+        raise FalajError(f"bench drift: there is no {path}; FALAJ_DATA names the folder that holds {', '.join(STREAMS)} as Parquet")
+    time, target = STREAMS[name]
+    return open_stream(read_table(str(path)), time=time, target=target)
 
 
 def _rows_of(name: str, value: dict[str, Any]) -> list[Row]:

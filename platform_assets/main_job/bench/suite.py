@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 AREAS = {  # modules of this room, by area
-    "drift": ("drift",),
+    "drift": ("drift", "drift_feed"),
     "pipeline": ("pipeline",),
     "training": ("trainer", "feast_join"),
     "rollout": ("rollout",),

@@ -1,7 +1,8 @@
 """What retraining is likely to win, against what it costs: a pure function of evidence, ledger and clock.
 
 Three ways to go on: keep the champion; refresh it, a warm start on the newest window that costs a fraction; retrain it from scratch.
-What each wins is learnt from this model's own past, as the share of the loss that was taken away on the window that came next.
+What each wins is learnt from this model's own past, as the share of the loss that was taken away on the window that came next. Evidence
+of a window whose feed was broken must not be given: nothing may be learnt from it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,6 @@ class Situation:
     labelled: tuple[Labelled, ...]  # since then, oldest first
     unit: float
     spent: float
-    fault: str | None = None  # why the newest window may not be learnt from
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,6 @@ class Choice:
 
 def choose(now: Situation, *, ledger: Sequence[Attempt], spec: PayoffSpec) -> Choice:
     """Weigh retraining, refreshing and keeping. The same evidence and ledger give the same choice."""
-    if now.fault is not None:
-        return Choice("keep", 0.0, 0.0, f"data at fault, nothing is learnt from it: {now.fault}")
     gain, why = expect_gain(now, ledger)
     allowed = spec.budget * now.unit * (now.elapsed + 1 + spec.credit_windows)
     if gain < spec.least_gain:

@@ -7,9 +7,11 @@ from platform_assets.specs.model import PayoffSpec
 from platform_assets.stages.replay.picture import draw_replay
 from platform_assets.stages.replay.stream import open_stream
 
+WINDOW = 250  # rows, of 8,000
+
 
 def replayed(kind, target="binary", **spec):
-    return compare(open_stream(drifting_table(kind, target=target), time="at", target="y"), PayoffSpec(**spec))
+    return compare(open_stream(drifting_table(kind, target=target), time="at", target="y", window_rows=WINDOW), PayoffSpec(**spec))
 
 
 @pytest.mark.parametrize(("kind", "target"), [("abrupt", "binary"), ("gradual", "multiclass"), ("correlation", "regression")])
@@ -32,8 +34,8 @@ def test_nothing_to_win_is_said_and_not_divided_by():
 
 def test_no_model_sees_a_window_before_it_has_answered_it():
     table = drifting_table("abrupt", rows=6000)
-    stream = open_stream(table, time="at", target="y")
-    spoilt = open_stream(table, time="at", target="y")
+    stream = open_stream(table, time="at", target="y", window_rows=WINDOW)
+    spoilt = open_stream(table, time="at", target="y", window_rows=WINDOW)
     spoilt.targets[-2 * stream.window_rows :] = 1 - spoilt.targets[-2 * stream.window_rows :]
     spec = PayoffSpec(refresh_keeps=None, budget=1.0)  # without CPU seconds in a decision
     one, two = (play(Baselines(s), spec).scores for s in (stream, spoilt))
@@ -42,7 +44,7 @@ def test_no_model_sees_a_window_before_it_has_answered_it():
 
 
 def test_a_retraining_that_did_not_help_leaves_the_champion():
-    stream = open_stream(drifting_table("stable", rows=6000), time="at", target="y")
+    stream = open_stream(drifting_table("stable", rows=6000), time="at", target="y", window_rows=WINDOW)
     played = play(Baselines(stream), PayoffSpec(refresh_keeps=None, least_gain=0.0, budget=1.0))
     assert any(past.gain is not None and past.gain <= 0 for past in played.ledger)
     assert np.mean(played.scores) >= Baselines(stream).every(1)[0].mean()
@@ -55,3 +57,25 @@ def test_every_decision_is_in_the_figures_and_in_the_picture():
     assert decisions.count("refresh") == value["refreshes"]
     assert all(row["why"] for row in value["by_window"])
     assert draw_replay(value).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("broken", ["stuck", "sent twice", "unit"])
+def test_a_broken_feed_is_told_and_never_learnt_from(broken):
+    streams = [open_stream(drifting_table("stable"), time="at", target="y", window_rows=WINDOW) for _ in range(2)]
+    for stream, wrong in zip(streams, (False, True), strict=True):
+        values, targets = stream.rows(15)
+        if broken == "stuck":
+            values[:, 0] = values[0, 0]
+        elif broken == "sent twice":
+            values[len(values) // 2 :] = values[: (len(values) + 1) // 2][: len(values) - len(values) // 2]
+        else:
+            values[::25, 0] = 1000 * np.sign(values[::25, 0])
+        if wrong:
+            targets[:] = 1 - targets  # whoever learns from this window answers otherwise afterwards
+    one, two = (play(Baselines(stream), PayoffSpec(refresh_keeps=None, budget=1.0, least_gain=0.0)) for stream in streams)
+    assert list(one.faulty) == [15]
+    assert [choice.how for choice in one.choices] == [choice.how for choice in two.choices]
+    place = 15 - streams[0].history_windows
+    assert one.choices[place].sentence.startswith("data at fault")
+    assert one.scores[place + 1 :] == two.scores[place + 1 :]
+    assert "retrain" in [choice.how for choice in one.choices[place + 1 : place + 6]]

@@ -45,12 +45,6 @@ def test_a_rise_within_luck_counts_for_nothing():
     assert expect_gain(noisy, attempts(-0.05))[0] == 0
 
 
-def test_nothing_is_learnt_from_data_at_fault():
-    choice = choose(replace(NOW, fault="x0 stands still"), ledger=attempts(0.4), spec=SPEC)
-    assert (choice.how, choice.expected_cost) == ("keep", 0.0)
-    assert "x0 stands still" in choice.sentence
-
-
 def test_refreshes_that_do_not_help_are_tried_less_and_less_often():
     useless = [*attempts(-0.01), *attempts(-0.2, "refresh")]
     after = [choose(replace(NOW, window=5 + later), ledger=useless, spec=SPEC).how for later in (1, 2, 3, 4)]
