@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from drifting import drifting_table
 
@@ -79,3 +80,24 @@ def test_a_broken_feed_is_told_and_never_learnt_from(broken):
     assert one.choices[place].sentence.startswith("data at fault")
     assert one.scores[place + 1 :] == two.scores[place + 1 :]
     assert "retrain" in [choice.how for choice in one.choices[place + 1 : place + 6]]
+
+
+NOISE = np.random.default_rng(0)
+X = NOISE.normal(size=1000)
+LATE = np.arange(1000) >= 500
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"x": X, "y": np.where(LATE, NOISE.integers(0, 2, 1000), 0)},
+        {"x": X, "y": np.where(LATE, NOISE.integers(0, 3, 1000), NOISE.integers(0, 2, 1000))},
+        {"x": X, "y": np.where(LATE, X, 3.5)},
+        {"x": np.full(1000, np.nan), "z": np.ones(1000), "y": NOISE.integers(0, 2, 1000)},
+    ],
+    ids=["a class that comes late", "a third class that comes late", "an amount that stood still", "nothing to learn from"],
+)
+def test_a_poor_history_is_replayed_to_its_end(columns):
+    value = compare(open_stream(pa.table({"t": np.arange(1000), **columns}), time="t", target="y"), PayoffSpec())
+    assert len(value["by_window"]) == value["windows"] - value["history_windows"]
+    assert np.isfinite([row["score"] for row in value["by_window"]]).all()
