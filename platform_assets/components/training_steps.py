@@ -179,7 +179,7 @@ _TOLERATED_DIFFERENCE = 1e-3  # float32 against float32 in another order of summ
 def _candidate_checks(key: Sequence[str], model: ModelSpec, result: SearchResult) -> list[dg.AssetCheckResult]:
     lead, spec = model.leading_metric, model.compression
     teacher = next(candidate for candidate in result.candidates if candidate.name == "teacher")
-    drops = {c.name: c.drop for c in result.candidates}
+    drops = {c.name: c.surely_lost for c in result.candidates}
     fit = [name for name, drop in drops.items() if drop <= spec.tolerate_drop and name != "teacher"]
     fast = [c.name for c in result.candidates if c.latency_ms_p99 <= spec.latency_ms_p99]
     direction = "higher" if HIGHER_IS_BETTER[lead] else "lower"

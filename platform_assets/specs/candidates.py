@@ -27,8 +27,9 @@ class Faithfulness:
 class Candidate:
     """One ONNX file with its figures; the teacher is a candidate named `teacher`.
 
-    `drop` is the loss of the leading metric on the calibration rows, by which one is chosen; `metrics` and `holdout_drop` are of the
-    holdout, which is looked at once, to report. Ranges hold the median of CPU time with a confidence of 95 %.
+    `drop` is the loss of the leading metric on the calibration rows, `drop_error` what chance adds to it there; by both one is chosen.
+    `metrics` and `holdout_drop` are of the holdout, which is looked at once, to report. Ranges hold the median of CPU time with a
+    confidence of 95 %.
     """
 
     name: str
@@ -44,11 +45,17 @@ class Candidate:
     max_difference: float
     agreement: float
     calibration: dict[str, float] = field(default_factory=dict)
+    drop_error: float = 0.0
     holdout_drop: float = 0.0
     cpu_us_b1_range: tuple[float, ...] = ()
     cpu_us_b32_range: tuple[float, ...] = ()
     aed_per_million: float = 0.0
     faithfulness: Faithfulness | None = None
+
+    @property
+    def surely_lost(self) -> float:
+        """The loss with one standard error: on few rows a worse candidate must not pass for an equal one by chance."""
+        return self.drop + self.drop_error
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,10 @@ class CompressionSpec(Spec):
     budget: Span = Field(default="60s", validate_default=True, description="Time for the whole search: students, trials and measuring.")
     methods: tuple[Method, ...] = Field(get_args(Method), description="What may be tried, alone and in compositions.")
     tolerate_drop: float = Field(
-        0.01, ge=0, le=1, description="Largest loss of the leading metric against the teacher, in its own unit, on the calibration rows."
+        0.01,
+        ge=0,
+        le=1,
+        description="Largest loss of the leading metric against the teacher on the calibration rows, standard error included.",
     )
     latency_ms_p99: PositiveFloat = Field(5.0, description="Budget of one row's p99 in process, on the CPU at hand.")
     groups: tuple[ColumnName, ...] = Field(

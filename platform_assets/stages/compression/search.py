@@ -22,7 +22,7 @@ from platform_assets.networks.fitting import predict, to_tensors, warp_images
 from platform_assets.networks.rows import Rows, read_rows
 from platform_assets.specs.candidates import Candidate, Rejection
 from platform_assets.specs.records import to_json
-from platform_assets.stages.compression.faithfulness import Exam, examine, make_exam
+from platform_assets.stages.compression.faithfulness import Exam, chance_of_loss, examine, make_exam
 from platform_assets.stages.compression.forms import list_continuations, list_finishes, list_starts, split_name
 from platform_assets.stages.compression.measure import CALLS, GLANCE, ROUNDS, Timing, answer, cut, feeds, open_session, time_sessions
 from platform_assets.stages.compression.methods import Bench, load_method, read_steps
@@ -74,7 +74,7 @@ class _Search:
             seconds=LESSONS * plan.budget_seconds,
         )  # fmt: skip
         judged = _with_copies(rows["calibration"], seed=self._teacher.plan.seed)
-        self._inputs = feeds(judged)
+        self._inputs, self._cases = feeds(judged), len(rows["calibration"])
         teaching = Teaching(
             self._teacher, plan, lessons, rows["train"], to_tensors(rows["calibration"], preprocessing=fitted), rows["calibration"], report,
             self._clock.left,
@@ -210,7 +210,7 @@ class _Search:
                 name=name, digest=hashlib.sha256(content).hexdigest(), size_bytes=len(content),
                 parameters=self._workshop.part(split_name(name)[0]).parameters, metrics=metrics, drop=self._loss(found),
                 max_difference=float(np.abs(said - torch_said).max()), agreement=float(np.mean(said.argmax(1) == torch_said.argmax(1))),
-                calibration=measure(self._exam.labels, probabilities=found, kind=self._plan.kind),
+                calibration=measure(self._exam.labels, probabilities=found, kind=self._plan.kind), drop_error=self._chance(found),
                 holdout_drop=self._sign * (best - leading(metrics, kind=self._plan.kind)), faithfulness=figures,
                 aed_per_million=timings[name].cpu_us_b1 * self._plan.aed_per_core_hour / 3600, **vars(timings[name]),
             )  # fmt: skip
@@ -249,6 +249,9 @@ class _Search:
         return self._sign * (
             self._best - leading(measure(self._exam.labels, probabilities=found, kind=self._plan.kind), kind=self._plan.kind)
         )
+
+    def _chance(self, found: Any) -> float:
+        return chance_of_loss(found, self._exam, kind=self._plan.kind, cases=self._cases, seed=self._teacher.plan.seed)
 
     def _try(self, name: str, make: Callable[..., Any], *given: Any) -> Any:
         try:

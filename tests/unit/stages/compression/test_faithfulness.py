@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from platform_assets.networks.plans import CompressionPlan
 from platform_assets.networks.rows import Rows
-from platform_assets.stages.compression.faithfulness import examine, make_exam
+from platform_assets.stages.compression.faithfulness import chance_of_loss, examine, make_exam
 from platform_assets.stages.compression.measure import median_range
 from tests.unit.networks.tiny import TABULAR
 
@@ -123,3 +125,22 @@ def test_the_range_of_a_median_holds_it_and_narrows_with_more_rounds(count):
         low, high = median_range(np.random.default_rng(seed).normal(size=count).tolist())
         held += low <= 0 <= high
     assert held / 300 > 0.88
+
+
+def test_the_chance_of_a_loss_is_its_standard_error():
+    exam = _exam()
+    found = np.where(RNG.random(ROWS) < 0.1, 1 - exam.said[:, 1], exam.said[:, 1])
+    found = np.stack([1 - found, found], 1)
+    difference = (exam.said.argmax(1) == exam.labels).astype(float) - (found.argmax(1) == exam.labels)
+    error = difference.std() / ROWS**0.5
+    assert chance_of_loss(found, exam, kind="multiclass", cases=ROWS, seed=1) == pytest.approx(error, rel=0.35)
+    assert chance_of_loss(exam.said, exam, kind="multiclass", cases=ROWS, seed=1) == 0.0
+
+
+def test_copies_of_a_case_make_no_loss_surer():
+    exam = _exam()
+    found = np.where(RNG.random((ROWS, 1)) < 0.1, exam.said[:, ::-1], exam.said)
+    fourfold = replace(exam, labels=np.tile(exam.labels, 4), said=np.tile(exam.said, (4, 1)))
+    for kind in ("binary", "multiclass"):
+        alone = chance_of_loss(found, exam, kind=kind, cases=ROWS, seed=1)
+        assert chance_of_loss(np.tile(found, (4, 1)), fourfold, kind=kind, cases=ROWS, seed=1) == pytest.approx(alone)

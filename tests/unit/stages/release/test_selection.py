@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +103,15 @@ def test_a_metric_that_falls_when_it_improves_is_read_so():
         return Candidate(name, "d", 1, 1, {"log_loss": 0.2 + drop}, drop, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0)
 
     assert [c.name for c in find_front([one("good", 0.0), one("bad", 0.2)])] == ["good"]
+
+
+def test_what_keeps_the_limit_by_chance_alone_gives_way():
+    teacher, student = candidate("teacher", cpu=90.0), replace(candidate("student", auroc=0.895, cpu=9.0), drop_error=0.006)
+    selection = select([teacher, student], [], metric="auroc", compression=LIMITS)
+    assert selection.chosen is teacher
+    assert [one.why for one in selection.rejected] == ["loses 0.0050 (give or take 0.0060) auroc, 0.01 is tolerated"]
+
+
+def test_a_gain_that_may_be_chance_does_not_push_the_teacher_off_the_front():
+    found = [candidate("teacher", cpu=9.0), replace(candidate("lucky", auroc=0.901, cpu=9.0), drop_error=0.05)]
+    assert select(found, [], metric="auroc", compression=LIMITS).chosen.name == "teacher"
