@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
+import sysconfig
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +74,14 @@ def test_in_mixed_precision_weights_stay_whole_and_answers_near(tmp_path):
     assert found["bf16-mixed"].holdout["auroc"] == pytest.approx(found["32-true"].holdout["auroc"], abs=0.02)
 
 
+def can_compile() -> bool:
+    """A compiler and Python's headers are there, and the path has no space: torch's own command for g++ does not quote its folders."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which("g++") is not None and headers.exists() and " " not in sys.prefix
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not can_compile(), reason="needs g++, Python.h and a checkout without a space in its path")
 def test_a_compiled_network_learns_what_a_plain_one_does(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
     calm = replace(plan("tabular_mlp", epochs=2), dropout=0.0)
