@@ -269,9 +269,18 @@ class RolloutVerdict:
     looks: str | None = None
 
 
+Layer = Literal["column", "quality", "joint", "answer", "label"]
+
+
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column of a window against the reference."""
+    """One piece of evidence: a column of a window, or what was found in it, against the reference.
+
+    `effect` is in [0, 1] and counts above `threshold` where `p_value` (corrected for all tests of its layer) is significant. `column` is
+    what a reader is shown, unique in its window ("lead_time", "lead_time missing", "country with agent", "prediction"); `feature` is the
+    model's input it is taken from, of two the one that the model leans on less, "" for answers and labels. `was` and `now` say in a few
+    words what the reference and the window hold. Every column and answer of a window is listed, the other layers only where they stand out.
+    """
 
     column: str
     statistic: str
@@ -280,11 +289,19 @@ class ColumnDrift:
     threshold: float
     drifted: bool
     importance: float
+    layer: Layer = "column"
+    feature: str = ""
+    was: str = ""
+    now: str = ""
 
 
 @dataclass(frozen=True)
 class WindowReport:
-    """Evidence of one window of the production log."""
+    """Evidence of one window of the production log.
+
+    `drifted`: something that the model leans on moved; the others of `moved` are told and ask for nothing. `declared_rate`: false alarms
+    that are expected a window.
+    """
 
     window: int
     first_row: int
@@ -295,11 +312,25 @@ class WindowReport:
     columns: tuple[ColumnDrift, ...]
     drifted: bool
     evidence: str
+    declared_rate: float | None = None
+
+    @property
+    def moved(self) -> tuple[ColumnDrift, ...]:
+        """Everything that moved, what the model leans on most first."""
+        return tuple(sorted((column for column in self.columns if column.drifted), key=lambda column: -column.importance))
+
+    @property
+    def harmless(self) -> bool:
+        """Whether something moved, and nothing that the model leans on."""
+        return bool(self.moved) and not self.drifted
 
 
 @dataclass(frozen=True)
 class WindowPerformance:
-    """Leading metric of one window's rows whose label is known; `settled` once enough are for a judgement."""
+    """Leading metric of one window's rows whose label is known; `settled` once enough are for a judgement.
+
+    `label_shift`: shares of the classes among them against those of the training rows.
+    """
 
     window: int
     last_event: str
@@ -311,6 +342,7 @@ class WindowPerformance:
     settled: bool
     dropped: bool
     sentence: str
+    label_shift: ColumnDrift | None = None
 
 
 @dataclass(frozen=True)

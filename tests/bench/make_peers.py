@@ -1,6 +1,7 @@
-"""Make an environment of its own for each server that `falaj bench serving` compares with: `python tests/bench/make_peers.py [FOLDER]`.
+"""Make an environment of its own for each peer of `falaj bench serving` and `falaj bench drift`: `python tests/bench/make_peers.py [FOLDER]`.
 
-Needs a package index. What cannot be installed is said and left out; `falaj bench serving` reports it as missing.
+Needs a package index. Peers named after the folder are made alone. What cannot be installed is said and left out; the benchmark names it
+as missing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ PEERS = {
     "mlserver": ["mlserver==1.7.1", "uvloop<0.22", "onnxruntime==1.31.1"],
     "kserve": ["kserve==0.21.0", "onnxruntime==1.31.1"],
     "triton": ["nvidia-pytriton==0.7.0", "onnxruntime==1.31.1"],
+    "evidently": ["evidently==0.7.23", "pyarrow"],
+    "nannyml": ["nannyml==0.13.1", "pyarrow"],
+    "river": ["river==0.26.1", "pyarrow"],
+    "whylogs": ["whylogs[viz]==1.6.4", "pyarrow"],
 }
 
 # pytriton 0.7 brings an older interpreter library that loads this machine's standard library: one method of a lock is missing there.
@@ -32,7 +37,8 @@ def main(arguments: list[str]) -> int:
     """Make what is missing; the exit status tells how many could not be made."""
     folder = Path(arguments[0]) if arguments else FOLDER
     failed = 0
-    for name, packages in PEERS.items():
+    for name in arguments[1:] or PEERS:
+        packages = PEERS[name]
         place = folder / name
         if (place / "installed").exists():
             continue
