@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from platform_assets.networks.checkpoint import Trained
 
 PICTURES = (
-    "distil-w64d1", "distil-s12", "distil-w48d1", "distil-s8", "distil-w128d1h", "distil-c8", "distil-s16", "distil-c4", "distil-s10",
+    "distil-s12", "distil-w64d1", "distil-s8", "distil-w48d1", "distil-s10", "distil-w128d1h", "distil-c8", "distil-s16", "distil-c4",
     "distil-s6", "distil-w64d2", "distil-s12h", "distil-c12h", "distil-w32d1", "distil-s24h", "distil-w256d1h", "distil-s4",
 )  # fmt: skip
 TABLES = (
-    "trees-20x31", "distil-w32d1", "trees-30x16", "trees-24x16", "trees-30x31", "trees-60x31", "tables-30x5", "trees-10x31", "trees-12x16",
-    "distil-w16d1v60", "trees-16x24", "distil-w64d2h", "tables-20x4", "distil-w64d1", "trees-100x31",
+    "trees-20x31", "distil-w32d1", "trees-30x16", "trees-14x31", "trees-30x31", "trees-60x31", "tables-30x5", "trees-24x16", "trees-10x31",
+    "distil-w16d1v60", "trees-12x16", "distil-w64d2h", "tables-20x4", "distil-w64d1", "trees-100x31",
 )  # fmt: skip
 TABLES_OF_MANY_CLASSES = (
     "distil-w32d1",

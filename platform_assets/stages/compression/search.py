@@ -8,6 +8,7 @@ fits it. Choosing is by the calibration rows alone; the holdout is asked once, a
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 # What a graph or a network that a method cannot take makes torch-pruning, torch and onnxruntime raise.
 FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError)
-LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.4, 0.2  # shares of the budget, STARTING with the lessons; the rest is for finishing
-HALVINGS = 3
+# Shares of the budget, STARTING with the lessons; the rest is for finishing.
+LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.5, 0.3
+LEFT = (0.75, 0.5, 0.5)  # of what learns, after each round; the first is short, and convolutions begin slowly
 SECONDS_A_START = 2.0  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
 SURVIVORS, GROWN = 4, 7  # of what learns, and of trees, which are measured as they are
 COPIES, COPY_WARP = 3, 0.5  # warped copies of each calibration picture that a loss is judged on, too: 234 pictures alone say little
@@ -96,7 +98,7 @@ class _Search:
         """Start what there is time for, drop what costs more than the teacher, and halve what is left, round after round."""
         learning = LEARNING * self._plan.budget_seconds
         starts = list_starts(self._teacher, self._plan.methods)
-        most = max(2, int(learning / HALVINGS / SECONDS_A_START))
+        most = max(2, int(learning / len(LEFT) / SECONDS_A_START))
         parts: list[Part] = []
         begun = 0
         for name in starts:
@@ -108,12 +110,12 @@ class _Search:
             begun += learns
             if part:
                 parts.append(part)
-        for turn in range(1, HALVINGS + 1):
+        for turn, share in enumerate(LEFT, start=1):
             pupils = [part for part in parts if part.learns]
-            each = learning / HALVINGS / max(1, len(pupils))
+            each = learning / len(LEFT) / max(1, len(pupils))
             parts = [part for part in parts if self._try(part.name, self._learn, part, each, turn)]
             pupils, grown = ([part for part in parts if part.learns is learns] for learns in (True, False))
-            left = max(SURVIVORS, -(-len(pupils) // 2))
+            left = max(SURVIVORS, math.ceil(share * len(pupils)))
             parts = [*self._drop_worst(pupils, left=left, turn=turn), *self._drop_worst(grown, left=GROWN, turn=turn)]
         self._parts = parts
 
@@ -143,7 +145,8 @@ class _Search:
         if part.rounds < turn:
             self._workshop.teach(part, seconds=seconds, rounds=turn)
             file = self._workshop.draw(part, self._root / "parts" / part.name / "now.onnx")
-            part.drop = self._loss(answer(self._open(file), self._inputs))
+            found = answer(self._open(file), self._inputs)
+            part.drop, part.drop_error = self._loss(found), self._chance(found)
             self._workshop.keep(part)
             self._clock.keep()
         self._report.step(
@@ -269,18 +272,18 @@ class _Search:
 def rank(parts: list[Part], *, tolerate: float) -> list[Part]:
     """Order parts: front by front of loss, CPU time at one row and at 32, and size; within a front those within the tolerance by cost.
 
-    A loss within half the tolerance is as good as none: on few rows it is chance.
+    A loss counts with one standard error, and within half the tolerance is as good as none.
     """
     left, ordered = list(parts), []
     while left:
         front = [one for one in left if not any(_dominates(other, one, tolerate) for other in left)]
-        ordered += sorted(front, key=lambda one: (max(0.0, one.drop - tolerate), one.cpu_us_b1 + one.cpu_us_b32, one.name))
+        ordered += sorted(front, key=lambda one: (max(0.0, one.surely_lost - tolerate), one.cpu_us_b1 + one.cpu_us_b32, one.name))
         left = [one for one in left if one not in front]
     return ordered
 
 
 def _dominates(one: Part, other: Part, tolerate: float) -> bool:
-    ours, theirs = ((max(p.drop, tolerate / 2), p.cpu_us_b1, p.cpu_us_b32, p.size_bytes) for p in (one, other))
+    ours, theirs = ((max(p.surely_lost, tolerate / 2), p.cpu_us_b1, p.cpu_us_b32, p.size_bytes) for p in (one, other))
     return ours != theirs and all(mine <= yours for mine, yours in zip(ours, theirs, strict=True))
 
 

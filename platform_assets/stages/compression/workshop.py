@@ -55,15 +55,21 @@ class Clock:
 
 @dataclass
 class Part:
-    """A network or trees with what is known of it; `rounds` of learning it has had."""
+    """A network or trees with what is known of it: `rounds` of learning it has had, what it loses, and what chance adds to that."""
 
     name: str
     model: Any
     rounds: int = 0
     drop: float = float("inf")
+    drop_error: float = 0.0
     cpu_us_b1: float = 0.0
     cpu_us_b32: float = 0.0
     size_bytes: int = 0
+
+    @property
+    def surely_lost(self) -> float:
+        """Loss and one standard error of it."""
+        return self.drop + self.drop_error
 
     @property
     def learns(self) -> bool:

@@ -143,7 +143,7 @@ def test_a_student_that_diverges_is_rejected_and_the_others_go_on(pictures, tmp_
 
     monkeypatch.setattr(distil, "RATE", 1e30)
     candidates, rejected = _search(pictures, tmp_path, methods=("distil", "prune"))
-    assert "not finite" in rejected["distil-w64d1"]
+    assert "not finite" in rejected["distil-s12"]
     assert "teacher" in candidates
     assert "prune-50" in candidates or "not finite" not in rejected["prune-50"]
 
