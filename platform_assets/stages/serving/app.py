@@ -68,38 +68,40 @@ class App:
 
     def _route(self, exchange: Exchange) -> None:
         head = exchange.head
-        head.target = self._target(head.path.decode("latin-1").partition("?")[0])
+        head.target = self._target(head.path.decode("latin-1").partition("?")[0], head.method)
         head.target(exchange)
 
-    def _target(self, path: str) -> Callable[[Exchange], None]:
-        """What answers a path; NotFoundError where nothing does."""
+    def _target(self, path: str, method: bytes) -> Callable[[Exchange], None]:
+        """What answers a path; NotFoundError where nothing does, MethodError where another method is right."""
         if match := _PREDICT.match(path):
+            _need(method, b"POST")
             return partial(self._predict, match[1], (PREDICT, f"{PREDICT}:{match[1]}"))
         if path in ("/v2/health/live", "/v2/health/ready"):
+            _need(method, b"GET")
             return partial(self._health, path.rpartition("/")[2])
         if match := _V2.match(path):
+            _need(method, b"POST" if match[3] == "infer" else b"GET")
             if match[3] == "infer":
                 return partial(self._infer, match[1], match[2], (PREDICT, f"{PREDICT}:{match[1]}"))
             return partial(self._v2_model, match[1], match[2], match[3] or "")
         if match := _ADMIN.match(path):
             return partial(self._administer, match[1], match[2] or "")
         if path in _PAGES:
+            _need(method, b"GET")
             return self._v2_server if path == "/v2" else partial(self._page, _PAGES[path])
         raise NotFoundError(f"there is nothing at {path[:80]!r}; models answer at /v1/models/NAME:predict")
 
     def _health(self, what: str, exchange: Exchange) -> None:
-        _need(exchange, b"GET")
         good = what == "live" or self.ready
         _send(exchange, {what: good}, status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _administer(self, model: str, verb: str, exchange: Exchange) -> None:
         self._admit(exchange, (ADMIN,))
         assert self.admin is not None
-        _need(exchange, b"POST" if verb else b"GET")
+        _need(exchange.head.method, b"POST" if verb else b"GET")
         self.admin.handle(exchange, model=model, verb=verb)
 
     def _page(self, verb: str, exchange: Exchange) -> None:
-        _need(exchange, b"GET")
         self._admit(exchange, (PREDICT, ADMIN))
         assert self.admin is not None
         self.admin.handle(exchange, model="", verb=verb)
@@ -119,7 +121,6 @@ class App:
 
     # predictions
     def _predict(self, model: str, any_of: tuple[str, ...], exchange: Exchange) -> None:
-        _need(exchange, b"POST")
         self._admit(exchange, any_of)
         route = self.known(model)
         fields = exchange.head.fields
@@ -137,12 +138,10 @@ class App:
 
     # protocol V2
     def _v2_server(self, exchange: Exchange) -> None:
-        _need(exchange, b"GET")
         self._admit(exchange, (PREDICT, ADMIN))
         _send(exchange, {"name": "falaj", "version": SERVER_VERSION, "extensions": v2.EXTENSIONS})
 
     def _v2_model(self, model: str, version: str | None, verb: str, exchange: Exchange) -> None:
-        _need(exchange, b"GET")
         self._admit(exchange, (PREDICT, f"{PREDICT}:{model}"))
         route = self.known(model)
         if verb != "ready":
@@ -152,13 +151,11 @@ class App:
         _send(exchange, {"name": model, "ready": ready}, status=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _infer(self, model: str, version: str | None, any_of: tuple[str, ...], exchange: Exchange) -> None:
-        _need(exchange, b"POST")
         self._admit(exchange, any_of)
         route, fields = self.known(model), exchange.head.fields
         request_id = self.predictor.new_id()
         arm = route.choose(request_id) if version is None else route.of_version(version)
-        body, binary = v2.split_body(exchange.body, fields.get(b"inference-header-content-length"))
-        batch, wishes = v2.read_infer(body, bundle=arm.bundle, binary=binary)
+        batch, wishes = v2.read_request(exchange.body, fields.get(b"inference-header-content-length"), bundle=arm.bundle)
         timeout = read_timeout(fields.get(b"x-timeout-ms"), wishes.timeout)
         self.predictor.tensors(exchange, route, arm=arm, request_id=request_id, batch=batch, write=wishes.write, timeout=timeout)
 
@@ -188,7 +185,6 @@ def _send(exchange: Exchange, value: Any, *, status: int = HTTPStatus.OK) -> Non
     exchange.respond(status, orjson.dumps(value))
 
 
-def _need(exchange: Exchange, method: bytes) -> None:
-    found = exchange.head.method
+def _need(found: bytes, method: bytes) -> None:
     if found != method and not (method == b"GET" and found == b"HEAD"):
         raise MethodError(method.decode())

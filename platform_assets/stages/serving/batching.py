@@ -37,6 +37,7 @@ class Job(Protocol):
 
     batch: Encoded
     deadline: float
+    alone: bool  # whether nobody else asks at present
 
     def fail(self, error: ServingError) -> None:
         """Take a refusal, on the event loop."""
@@ -62,7 +63,11 @@ class Batcher:
     def submit(self, job: Job, *, arm: Arm) -> None:
         """Queue a job; BusyError where it does not fit, or would not be answered in time."""
         rows, waiting = job.batch.rows, self.waiting_rows
-        if waiting:
+        if not waiting:
+            if job.alone and arm.bundle.session is not None:
+                self._run([job], arm=arm)  # a turn of the loop costs a look at the kernel, and nobody would join
+                return
+        else:
             if waiting + rows > MAX_WAITING_ROWS:
                 raise BusyError(f"{waiting} rows are waiting, {MAX_WAITING_ROWS} is the bound; try again in a second")
             expected = (waiting + rows) * self._row_seconds
@@ -120,10 +125,10 @@ class Batcher:
         return jobs
 
     def _run(self, jobs: list[Job], *, arm: Arm) -> None:
-        batch = stack([job.batch for job in jobs])
+        batch = stack([job.batch for job in jobs]) if len(jobs) > 1 else jobs[0].batch
         began = monotonic()
         try:
-            found = arm.bundle.predict(batch)
+            found = arm.bundle.answer(batch)
         except ServingError as error:
             self._give_up(jobs, error, arm=arm)
             return

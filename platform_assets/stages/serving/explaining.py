@@ -97,6 +97,8 @@ def _add_reasons(arm: Arm, rows: list[dict[str, Any]], reply: dict[str, Any]) ->
 class _Explained:
     """Stands between a prediction and who asked for it."""
 
+    alone = False
+
     def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows: list[dict[str, Any]]) -> None:
         self._explainer, self.caller, self.route, self.rows = explainer, caller, route, rows
         self.started = caller.started

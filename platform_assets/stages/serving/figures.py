@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from platform_assets.specs.looks import LATENCY_BOUNDS
@@ -47,16 +46,13 @@ class Figures:
     errors: int = 0
     latency: Histogram = field(default_factory=Histogram)
 
-    def answered(self, now: float, requests: Sequence[tuple[int, float]]) -> None:
-        """Count answered requests of one run: their rows, and when each began."""
-        counts, total = self.latency.counts, 0.0
-        for rows, began in requests:
-            seconds = now - began
-            counts[bisect_left(BOUNDS, seconds)] += 1
-            total += seconds
-            self.rows += rows
-        self.requests += len(requests)
-        self.latency.total += total
+    def answered(self, rows: int, seconds: float) -> None:
+        """Count one answered request: its rows, and what it took."""
+        self.requests += 1
+        self.rows += rows
+        latency = self.latency
+        latency.counts[bisect_left(BOUNDS, seconds)] += 1
+        latency.total += seconds
 
     def failed(self) -> None:
         """Count one request that this version could not answer."""

@@ -41,7 +41,7 @@ class Logged(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Answered:
-    """One run as the hot path hands it over; encoding is the writing thread's."""
+    """One run as the hot path hands it over."""
 
     model: str
     version: str
@@ -70,11 +70,15 @@ def encode(answered: Answered) -> bytes:
         parts.append(part)
     parts.append(answered.probabilities.tobytes())
     header = {"digest": answered.digest, "time": answered.time, "first": answered.first, "requests": listed}
-    return _frame(orjson.dumps(header), b"".join(parts))
+    return _frame(orjson.dumps(header), *parts)
 
 
-def _frame(header: bytes, payload: bytes) -> bytes:
-    return _LEAD.pack(_MAGIC, len(header), len(payload), zlib.crc32(payload, zlib.crc32(header))) + header + payload
+def _frame(header: bytes, *payload: bytes) -> bytes:
+    checksum, size = zlib.crc32(header), 0
+    for part in payload:
+        checksum = zlib.crc32(part, checksum)
+        size += len(part)
+    return b"".join((_LEAD.pack(_MAGIC, len(header), size, checksum), header, *payload))
 
 
 def whole_frames(content: bytes) -> int:

@@ -39,6 +39,8 @@ _CONTENTS = {
 class _Call:
     """A gRPC call as the predictor sees a caller."""
 
+    alone = False
+
     def __init__(self) -> None:
         self.started = perf_counter()
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -52,10 +52,11 @@ class Head:
 class Exchange:
     """One request and its reply, which may be given at any later time."""
 
-    __slots__ = ("_closing", "_connection", "_reply", "body", "head", "started")
+    __slots__ = ("_closing", "_connection", "_reply", "alone", "body", "head", "started")
 
-    def __init__(self, connection: Connection, head: Head, body: bytes = b"") -> None:
+    def __init__(self, connection: Connection, head: Head, body: bytes = b"", alone: bool = False) -> None:  # noqa: FBT001, FBT002 - once a request
         self._connection = connection
+        self.alone = alone  # nobody else asks at present: waiting for company would only cost a turn of the loop
         self._reply: bytes | None = None
         self._closing = not head.keep_alive
         self.head = head
@@ -144,6 +145,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget it; replies still to come go nowhere."""
         self.server.connections.discard(self)
+        if self.server.asked_last is self:
+            self.server.asked_last = None
         self._transport = None
 
     def pause_writing(self) -> None:
@@ -182,13 +185,14 @@ class Connection(asyncio.Protocol):
 
         A caller sends the same head again and again: looking it up costs a twentieth of parsing, routing and splitting it anew.
         """
-        known, at = self.server.known_heads, 0
+        server, at = self.server, 0
+        alone, server.asked_last = server.asked_last is self and not self._waiting, self
         while (end := data.find(b"\r\n\r\n", at)) >= 0:
-            head = known.get(data[at:end] if at else data[:end])
+            head = server.known_heads.get(data[at:end] if at else data[:end])
             stop = end + 4 + head.length if head is not None else 0
             if head is None or stop > len(data) or self._refused:
                 break
-            self._take(Exchange(self, head, data[end + 4 : stop]))
+            self._take(Exchange(self, head, data[end + 4 : stop], alone and not at and stop == len(data)))
             at = stop
             if at == len(data):
                 return b""
@@ -356,6 +360,7 @@ class HttpServer:
         self.date = self.usual_head = b""
         self.now = 0.0  # to the second: idle callers are measured by it
         self.known_heads: dict[bytes, Head] = {}
+        self.asked_last: Connection | None = None
         self._tick()
 
     def count(self, status: int) -> None:

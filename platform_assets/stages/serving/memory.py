@@ -60,5 +60,5 @@ class Memory:
                 return
             if bundle is not kept and bundle.session is not None:
                 over -= bundle.size_bytes
-                bundle.session = None
+                bundle.unload()
                 self.unloaded += 1

@@ -34,6 +34,7 @@ class Caller(Protocol):
     """Who asked, by whichever protocol; `started` on the clock of perf_counter."""
 
     started: float
+    alone: bool  # whether nobody else asks at present
 
     @property
     def answered(self) -> bool:
@@ -49,7 +50,7 @@ class Caller(Protocol):
 class Ask:
     """One prediction under way: a job of the batcher that knows who asked, and what the log keeps of it."""
 
-    __slots__ = ("arm", "batch", "caller", "deadline", "kind", "predictor", "request_id", "route", "rows", "source", "write")
+    __slots__ = ("alone", "arm", "batch", "caller", "deadline", "kind", "predictor", "request_id", "route", "rows", "source", "write")
 
     def __init__(  # noqa: PLR0917 - once a request, and keywords would cost more than the rest of it
         self, predictor: Predictor, caller: Caller, route: Route, arm: Arm, batch: Encoded, kind: int, source: Source, write: Write,
@@ -57,7 +58,7 @@ class Ask:
     ) -> None:  # fmt: skip
         self.predictor, self.caller, self.route, self.arm = predictor, caller, route, arm
         self.batch, self.rows, self.kind, self.source = batch, batch.rows, kind, source
-        self.write, self.request_id, self.deadline = write, request_id, deadline
+        self.write, self.request_id, self.deadline, self.alone = write, request_id, deadline, caller.alone
 
     def named_rows(self) -> Sequence[dict[str, Any]]:
         """Rows of named columns, made anew."""
@@ -131,7 +132,7 @@ class Predictor:
     def _deliver(self, arm: Arm, jobs: list[Ask], batch: Encoded, found: np.ndarray) -> None:
         """Reply to all requests of a run, then count, log and compare them together."""
         shares = found.tolist()
-        bundle = arm.bundle
+        bundle, answered = arm.bundle, arm.figures.answered
         if len(jobs) == 1:
             ask = jobs[0]
             ask.caller.answer(*ask.write(arm, ask.request_id, found, shares))
@@ -141,8 +142,9 @@ class Predictor:
                 stop = start + ask.rows
                 ask.caller.answer(*ask.write(arm, ask.request_id, found[start:stop], shares[start:stop]))
                 start = stop
-        arm.figures.answered(perf_counter(), [(ask.rows, ask.caller.started) for ask in jobs])
+        now = perf_counter()
         for ask in jobs:
+            answered(ask.rows, now - ask.caller.started)
             ask.caller = None  # type: ignore[assignment]  # answered: what waits for the log keeps no bodies
         self._log.add(Answered(bundle.model, bundle.version, bundle.digest, bundle.schema, time.time(), jobs, found, batch.rows))
         if jobs[0].route.challenger is not None:

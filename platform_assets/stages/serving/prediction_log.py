@@ -1,5 +1,8 @@
 """The prediction log: one frame a run, written by a thread, so that no reply ever waits for a disk. What a frame is stands in frames.py.
 
+Runs are put into frames at once, side by side in one buffer a model (log_buffer.py): objects that wait would be memory that each request
+finds cold, and their encoding in the thread would take the interpreter from the loop. Only what is long to encode waits as it is.
+
 `<folder>/<model>/<n>-<worker>.open.frames` is being written; `<n>-<worker>.frames` is closed and never changes. At most the last second is
 lost at SIGKILL, and the next start says how many rows (log_counts.py).
 """
@@ -11,19 +14,23 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from platform_assets.stages.serving.frames import Answered, describe, encode, rows_from, whole_frames
+from platform_assets.stages.serving.log_buffer import Chunk, LogBuffer
 from platform_assets.stages.serving.log_counts import CountsFile, workers_of
 
 MAX_WAITING_ROWS = 100_000
 SEGMENT_BYTES = 64 << 20
 _FLUSH_SECONDS = 0.5
-_WAKE_ROWS = 512  # written earlier under load: waiting rows are memory
+_SOON_ROWS, _SOON_NAMED_ROWS = (
+    512,
+    8,
+)  # of a run, packed or as JSON, and where a request's rows are still to be made: more is for the thread
+_KEPT_DESCRIPTIONS = 64
 _OPEN, _CLOSED = ".open.frames", ".frames"
 _SEGMENT = re.compile(r"^(\d+)-(\d+)(\.open)?\.frames$")
 
@@ -34,7 +41,10 @@ class PredictionLog:
     def __init__(self, folder: Path, *, worker: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder, self._worker = folder, worker
         self._segment_bytes = segment_bytes
-        self._waiting: deque[Answered] = deque()
+        self._buffers: dict[str, LogBuffer] = {}
+        self._buffers_lock = threading.Lock()  # between putting a frame and taking what waits
+        self._descriptions: dict[str, bytes] = {}
+        self._waiting: deque[tuple[str, Chunk | Answered]] = deque()
         self._waiting_rows = 0
         self._written_rows = 0
         self._orders: deque[tuple[str, Future[list[Path]]]] = deque()
@@ -69,9 +79,22 @@ class PredictionLog:
             self._drop(answered.model, answered.num_rows)
             return
         self._waiting_rows += answered.num_rows
-        self._waiting.append(answered)
-        if self.waiting_rows >= _WAKE_ROWS:
+        buffer = self._buffers.get(answered.model)
+        if buffer is None:
+            buffer = self._buffers[answered.model] = LogBuffer()
+        if _is_long(answered):
+            with self._buffers_lock:
+                self._take(answered.model, buffer)
+                self._waiting.append((answered.model, answered))
             self._wake.set()
+            return
+        frame, until = encode(answered), answered.first + answered.num_rows
+        description = self._descriptions.get(answered.digest) or self._describe(answered)
+        with self._buffers_lock:
+            if not buffer.has_room(len(frame)):
+                self._take(answered.model, buffer)
+                self._wake.set()
+            buffer.put(frame, digest=answered.digest, description=description, rows=answered.num_rows, until=until)
 
     def rotate(self, model: str) -> Future[list[Path]]:
         """Close the model's segment once everything handed over so far is in it; the future holds all closed ones, oldest first."""
@@ -121,32 +144,54 @@ class PredictionLog:
         except OSError as error:
             future.set_exception(error)
 
+    def _describe(self, answered: Answered) -> bytes:
+        if len(self._descriptions) >= _KEPT_DESCRIPTIONS:
+            self._descriptions.clear()
+        description = self._descriptions[answered.digest] = describe(answered)
+        return description
+
+    def _take(self, model: str, buffer: LogBuffer) -> None:
+        """Hand over what a buffer holds; the lock is held."""
+        if buffer.rows:
+            self._waiting.append((model, buffer.take()))
+
     def _write_waiting(self) -> None:
-        runs: dict[str, list[Answered]] = {}
+        with self._buffers_lock:
+            for model, buffer in self._buffers.items():
+                self._take(model, buffer)
         for _ in range(len(self._waiting)):
-            answered = self._waiting.popleft()
-            runs.setdefault(answered.model, []).append(answered)
-            self._written_rows += answered.num_rows
-        for model, found in runs.items():
-            rows = sum(answered.num_rows for answered in found)
+            model, found = self._waiting.popleft()
+            chunk = found if isinstance(found, Chunk) else _as_chunk(found)
             try:
-                self._write(model, found)
+                self._write(model, chunk)
             except OSError as error:  # a full disk must not stop predictions; it shows in /status and /metrics
                 self.write_errors += 1
                 self.fault = f"the predictions of {model} cannot be written: {error.strerror}"
-                self._drop(model, rows)
+                self._drop(model, chunk.rows)
             else:
                 self.fault = ""
-                self._counts[model].wrote(rows, until=found[-1].first + found[-1].num_rows)
+                self._counts[model].wrote(chunk.rows, until=chunk.until)
+            self._written_rows += chunk.rows
 
-    def _write(self, model: str, runs: list[Answered]) -> None:
+    def _write(self, model: str, chunk: Chunk) -> None:
         segment = self._segments.get(model)
         if segment is None:
             segment = self._segments[model] = _Segment.start(self._folder / model, self._worker)
-        segment.write(runs)
+        segment.write(chunk)
         if segment.size >= self._segment_bytes:
             del self._segments[model]
             segment.close()
+
+
+def _is_long(answered: Answered) -> bool:
+    """Whether to encode a run would keep the event loop."""
+    if answered.num_rows <= _SOON_NAMED_ROWS:
+        return False
+    return answered.num_rows > _SOON_ROWS or any(type(request.source) is not bytes for request in answered.requests)
+
+
+def _as_chunk(answered: Answered) -> Chunk:
+    return Chunk(encode(answered), {answered.digest: describe(answered)}, answered.num_rows, answered.first + answered.num_rows)
 
 
 @dataclass
@@ -166,10 +211,10 @@ class _Segment:
         file = folder / f"{max(last + 1, time.time_ns() // 1_000_000)}-{worker}{_OPEN}"
         return cls(file, file.open("xb", buffering=0))
 
-    def write(self, runs: Sequence[Answered]) -> None:
+    def write(self, chunk: Chunk) -> None:
         """Append whole frames; what fails is cut off again, so that no torn frame stands in the middle."""
-        new = {run.digest: run for run in runs if run.digest not in self.described}
-        data = b"".join([*(describe(run) for run in new.values()), *(encode(run) for run in runs)])
+        new = [text for digest, text in chunk.descriptions.items() if digest not in self.described]
+        data = b"".join([*new, chunk.frames]) if new else chunk.frames
         try:
             view = memoryview(data)
             while view:
@@ -179,7 +224,7 @@ class _Segment:
             self.stream.seek(self.size)
             raise
         self.size += len(data)
-        self.described |= new.keys()
+        self.described |= chunk.descriptions.keys()
 
     def close(self) -> None:
         """Bring it to the disk and give it its final name."""

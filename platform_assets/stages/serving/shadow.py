@@ -79,7 +79,7 @@ def _compare(sample: Sample) -> None:
     except ServingError:
         figures.failed()
         return
-    figures.answered(perf_counter(), [(batch.rows, started)])
+    figures.answered(batch.rows, perf_counter() - started)
     sample.comparison.compared_rows += batch.rows
     pairs = zip(_labels(champion, sample.answered), _labels(challenger, found), strict=True)
     sample.comparison.disagreements += sum(ours != theirs for ours, theirs in pairs)

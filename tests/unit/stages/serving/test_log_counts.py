@@ -38,14 +38,16 @@ if len(sys.argv) > 5:
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[5]), int(sys.argv[5])))
 log = PredictionLog(folder, worker=worker)
+said = ""
 for number in range(most):
     rows = 1 + number % 3
     asked = [Logged(f"w{worker}-{os.getpid()}-{number}", rows)]
     log.add(Answered("m", "v", "d", schema, time.time(), asked, np.full((rows, 2), 0.5, np.float32), rows))
     os.write(1, f"{rows} {time.time()}\\n".encode())
     time.sleep(pause)
+    said = log.fault or said
 log.stop()
-os.write(2, f"{log.dropped_rows}|{log.write_errors}|{log.fault}".encode())
+os.write(2, f"{log.dropped_rows}|{log.write_errors}|{said}".encode())
 """
 
 

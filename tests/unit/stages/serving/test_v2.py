@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from platform_assets.errors import RequestError
 from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.serving.columns import RowReader
-from platform_assets.stages.serving.v2 import metadata, read_infer, read_texts, write_texts
+from platform_assets.stages.serving.v2 import metadata, read_infer, read_request, read_texts, write_texts
 
 SCHEMA = FeatureSchema((Feature("review", "text", "v", "id"), Feature("stars", "numeric", "v", "id")), "label", ("0", "1"), "id", "at")
 BUNDLE = SimpleNamespace(reader=RowReader(SCHEMA, model="texts"), schema=SCHEMA, model="texts", version="1")
@@ -42,7 +42,7 @@ def test_a_text_that_a_graph_cannot_take_is_refused_by_its_tensor(wrong):
 
 NUMBERS = SimpleNamespace(
     reader=RowReader(FeatureSchema((Feature("a", "numeric", "v", "id"), Feature("b", "numeric", "v", "id")), "y", ("no", "yes"), "id", "at"), model="n"),
-    schema=SimpleNamespace(classes=("no", "yes")), model="n", version="1",
+    schema=SimpleNamespace(classes=("no", "yes")), model="n", version="1", forms={}, shapes={},
     labels=lambda found, shares: [("no", "yes")[best] for best in found.argmax(axis=1)],
 )  # fmt: skip
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -104,3 +104,32 @@ def test_each_output_comes_in_the_form_that_was_asked_for(names, binary):
             else output["data"] == (found.ravel().tolist() if output["name"] == "probabilities" else ["yes", "no"])
         )
     assert not rest
+
+
+def test_a_request_like_the_one_before_is_read_as_if_it_were_the_first():
+    bundle = SimpleNamespace(**{**vars(NUMBERS), "shapes": {}})
+    tensor = {"name": "numeric", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}}
+    text = json.dumps({"inputs": [tensor], "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}).encode()
+    length = str(len(text)).encode()
+    read = [read_request(text + np.full((2, 2), value, np.float32).tobytes(), length, bundle=bundle) for value in (1.0, 2.0, np.nan)]
+    assert list(bundle.shapes) == [text]
+    assert [batch.rows for batch, _ in read] == [2, 2, 2]
+    assert [batch.numeric.tolist() for batch, _ in read[:2]] == [[[1.0, 1.0], [1.0, 1.0]], [[2.0, 2.0], [2.0, 2.0]]]
+    assert np.isnan(read[2][0].numeric).all()
+    assert [wishes.outputs for _, wishes in read] == [("probabilities",)] * 3
+    with pytest.raises(RequestError, match="infinite"):
+        read_request(text + np.array([1, 2, np.inf, 4], np.float32).tobytes(), length, bundle=bundle)
+    with pytest.raises(RequestError, match="15 bytes are left"):
+        read_request(text + b"\0" * 15, length, bundle=bundle)
+
+
+@pytest.mark.parametrize("wrong", ["true", "[true]", "null, 1", '"1"', "{}", "1e39"])
+def test_what_is_no_number_of_a_tensor_is_refused_or_missing(wrong):
+    text = b'{"inputs":[{"name":"numeric","datatype":"FP32","shape":[1,2],"data":[1,%b]}]}' % wrong.encode()
+    with pytest.raises(RequestError, match="input 'numeric'"):
+        read_request(text, None, bundle=NUMBERS)
+
+
+def test_a_value_that_is_missing_is_not_a_number():
+    text = b'{"inputs":[{"name":"numeric","datatype":"FP32","shape":[1,2],"data":[1,null]}]}'
+    assert np.isnan(read_request(text, None, bundle=NUMBERS)[0].numeric).tolist() == [[False, True]]
