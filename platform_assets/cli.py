@@ -25,6 +25,8 @@ release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, veri
 app.add_typer(release_app, name="release")
 drift_app = typer.Typer(no_args_is_help=True, help="Drift: replay a retraining policy on past data.")
 app.add_typer(drift_app, name="drift")
+events_app = typer.Typer(no_args_is_help=True, help="Events: send one in, see what waits, read what went out.")
+app.add_typer(events_app, name="events")
 console = Console(width=None if sys.stdout.isatty() else 150)
 
 Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
@@ -263,9 +265,9 @@ def token(
 
 @app.command()
 def schema(
-    folder: Annotated[Path, typer.Argument(help="Folder for compute.schema.json, dataset.schema.json and model.schema.json.")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder for compute, dataset, model and event.schema.json.")] = Path(),
 ) -> None:
-    """Write the declarations' JSON schemas, for editors."""
+    """Write the JSON schemas of declarations, for editors, and of events."""
     from platform_assets.main_job import operations
 
     for path in operations.write_schemas(folder):
@@ -323,6 +325,50 @@ def drift_replay(
         drift_verbs.write_picture(place, drawn)
     tables.print_replay(value, console)
     _write(json_file, value)
+
+
+@events_app.command("send")
+def events_send(
+    kind: Annotated[str, typer.Argument(help="Type, for example falaj.retraining.asked.")],
+    field: Annotated[list[str] | None, typer.Argument(help="NAME=VALUE of the event's data, for example model=digits.")] = None,
+    event_id: Annotated[str | None, typer.Option("--id", help="The same id again is the same event; a fresh one when left out.")] = None,
+) -> None:
+    """Put an event into the inbox."""
+    from platform_assets.main_job import event_verbs
+
+    console.print(event_verbs.send(read_settings(), kind, fields=field or [], event_id=event_id), soft_wrap=True)
+
+
+@events_app.command("list")
+def events_list(json_file: Json = None) -> None:
+    """Show how many events wait in the inbox, and its dead letters."""
+    from platform_assets.main_job import event_verbs, tables
+
+    value = event_verbs.list_inbox(read_settings())
+    tables.print_events(value, console)
+    _write(json_file, value)
+
+
+@events_app.command("replay")
+def events_replay(token: Annotated[str, typer.Argument(help="Token of a dead letter, as `falaj events list` prints it.")]) -> None:
+    """Hand a dead letter out again."""
+    from platform_assets.main_job import event_verbs
+
+    event_verbs.replay(read_settings(), token)
+    console.print(f"{token} is handed out again.", soft_wrap=True)
+
+
+@events_app.command("read")
+def events_read(
+    group: Annotated[str, typer.Option(help="Who reads; each group gets every event.")] = "cli",
+    most: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100,
+    keep: Annotated[bool, typer.Option("--keep", help="Do not acknowledge: they come again after a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
+) -> None:
+    """Read what went out, one JSON line an event, and acknowledge it."""
+    from platform_assets.main_job import event_verbs
+
+    for line in event_verbs.read_outbox(read_settings(), group=group, most=most, keep=keep):
+        sys.stdout.write(line + "\n")
 
 
 def _write(path: Path | None, value: Any) -> None:

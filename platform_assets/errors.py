@@ -116,3 +116,7 @@ class AdmissionError(FalajError):
 
 class StateError(FalajError):
     """The platform's home is held by another process, or holds something else."""
+
+
+class EventError(FalajError):
+    """An event is malformed or of an unknown type, or its queue cannot be reached."""

@@ -17,6 +17,8 @@ DRIFT_SENSOR = "drift_found__retrain"
 NEW_ROWS_SENSOR = "rows_arrived__retrain"
 FAILURE_SENSOR = "run_failed__notify"
 HELD_SENSOR = "run_held__judge"
+INBOX_SENSOR = "event_arrived__act"
+OUTBOX_SENSOR = "audit_entry__tell"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:

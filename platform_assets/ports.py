@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from platform_assets.specs.events import DeadLetter, Delivery, Event
     from platform_assets.specs.leases import Lease, LeaseAsk
     from platform_assets.specs.log_counts import LogCounts
     from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
@@ -164,11 +165,36 @@ class AuditLog(Protocol):
     def append(self, action: str, *, subject: str, actor: str, detail: Mapping[str, Any]) -> str:
         """Write one entry; return its hash."""
 
-    def entries(self, *, subject: str | None = None) -> list[dict[str, Any]]:
-        """Return entries in order."""
+    def entries(self, *, subject: str | None = None, after: int = 0, most: int | None = None) -> list[dict[str, Any]]:
+        """Return entries in order, of one subject where it is given; those after number `after`, `most` of them."""
 
     def verify(self) -> int:
         """Walk the chain; return its length, or raise StateError naming the first entry that does not fit."""
+
+
+class EventQueue(Protocol):
+    """Events of one direction, each handed out to every group of consumers at least once and kept until that group answers for it."""
+
+    def publish(self, event: Event) -> bool:
+        """Put an event in, on disk before the call returns; False where this source has sent this id before."""
+
+    def claim(self, group: str, *, most: int = 100, lease_seconds: float = 60.0) -> list[Delivery]:
+        """Hand out what waits, oldest first. What is not answered for within the lease is handed out again, MOST_ATTEMPTS times in all."""
+
+    def acknowledge(self, group: str, tokens: Sequence[str]) -> None:
+        """Answer for deliveries: they are done and never come again. An unknown token is left alone."""
+
+    def bury(self, group: str, token: str, why: str) -> None:
+        """Put a delivery among the dead letters of the group, in one step."""
+
+    def dead(self, group: str) -> list[DeadLetter]:
+        """List the dead letters, oldest first."""
+
+    def replay(self, group: str, token: str) -> None:
+        """Hand a dead letter out again, its attempts counted anew. EventError where there is none of that token."""
+
+    def waiting(self, group: str) -> int:
+        """Count what the group has neither acknowledged nor buried."""
 
 
 class Meter(Protocol):

@@ -88,10 +88,10 @@ class SqliteAuditLog:
             )
         return str(entry["hash"])
 
-    def entries(self, *, subject: str | None = None) -> list[dict[str, Any]]:
+    def entries(self, *, subject: str | None = None, after: int = 0, most: int | None = None) -> list[dict[str, Any]]:
         """Return entries in order, `detail` parsed."""
         with open_state(self._path, schema=_SCHEMA) as state:
-            return [{**entry, "detail": json.loads(entry["detail"])} for entry in _walk(state, subject)]
+            return [{**entry, "detail": json.loads(entry["detail"])} for entry in _walk(state, subject, after=after, most=most)]
 
     def verify(self) -> int:
         """Walk the chain; return its length, or raise StateError naming the first entry that does not fit."""
@@ -104,7 +104,10 @@ def _head(state: sqlite3.Connection) -> tuple[int, str]:
     return state.execute("SELECT length, hash FROM audit_head").fetchone() or (0, GENESIS)
 
 
-def _walk(state: sqlite3.Connection, subject: str | None) -> Iterator[dict[str, Any]]:
+def _walk(state: sqlite3.Connection, subject: str | None, *, after: int = 0, most: int | None = None) -> Iterator[dict[str, Any]]:
     names = (*_FIELDS, "hash")
-    rows = state.execute(f"SELECT {', '.join(names)} FROM audit WHERE ?1 IS NULL OR subject = ?1 ORDER BY seq", (subject,))  # noqa: S608  (our own column names)
+    rows = state.execute(
+        f"SELECT {', '.join(names)} FROM audit WHERE (?1 IS NULL OR subject = ?1) AND seq > ?2 ORDER BY seq LIMIT ?3",  # noqa: S608 - our own column names
+        (subject, after, -1 if most is None else most),
+    )
     return (dict(zip(names, row, strict=True)) for row in rows)

@@ -101,6 +101,20 @@ class Parts:
         return open_leases(self.settings.leases) if self.settings.leases else SqliteLeaseTable(self.settings.home.leases)
 
     @cached_property
+    def inbox(self) -> ports.EventQueue:
+        """Events that ask this platform for something."""
+        from resources.events import INBOX, open_queue
+
+        return open_queue(INBOX, url=self.settings.events, path=self.settings.home.events)
+
+    @cached_property
+    def outbox(self) -> ports.EventQueue:
+        """Events that tell others what happened here."""
+        from resources.events import OUTBOX, open_queue
+
+        return open_queue(OUTBOX, url=self.settings.events, path=self.settings.home.events)
+
+    @cached_property
     def live_metrics(self) -> ports.LiveMetrics:
         """Gauges for Prometheus, in files."""
         from resources.live_metrics import TextfileMetrics

@@ -61,6 +61,11 @@ VARIABLES = {
             "Ledger of costs and promises, where several machines share budgets: sqlite:////absolute/path or postgresql://user@host/database."
             " Left out, SQLite in FALAJ_HOME.",
         ),
+        Variable(
+            "FALAJ_EVENTS",
+            "",
+            "Queues of events: redis://host:port/db, rediss:// with TLS, or unix://path. Left out, SQLite in FALAJ_HOME.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
@@ -146,6 +151,11 @@ class Home:
         return self.root / "logs"
 
     @property
+    def events(self) -> Path:
+        """Queues of events, SQLite."""
+        return self.root / "events.sqlite"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"
@@ -174,6 +184,7 @@ class Settings:
     home_is_chosen: bool = False
     leases: str | None = None
     ledger: str | None = None
+    events: str | None = None
     data: Path | None = None
     serve_workers: int = 1
 
@@ -201,6 +212,7 @@ def read_settings() -> Settings:
         home_is_chosen=_chosen("FALAJ_HOME") is not None,
         leases=_chosen("FALAJ_LEASES"),
         ledger=_chosen("FALAJ_LEDGER"),
+        events=_chosen("FALAJ_EVENTS"),
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
     )

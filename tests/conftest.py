@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from postgres_process import find_programs, run_postgres
+from redis_process import run_redis
 
 from resources.settings import silence_telemetry
 
@@ -43,3 +45,12 @@ def postgres() -> Iterator[str]:
         pytest.skip("no PostgreSQL server on this machine: install Debian's package postgresql")
     with run_postgres(programs) as dsn:
         yield dsn
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory) -> Iterator[str]:
+    """URL of a real Redis on loopback, one for the whole session."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("no Redis server on this machine: install Debian's package redis-server")
+    with run_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url

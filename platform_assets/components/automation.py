@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.jobs import MODEL_TAG, build_monitor_job, build_sweep_jobs, build_train_job, build_train_schedule
+from platform_assets.components.events import build_event_sensors
+from platform_assets.components.jobs import (
+    MODEL_TAG,
+    build_monitor_job,
+    build_refresh_job,
+    build_refresh_schedule,
+    build_sweep_jobs,
+    build_train_job,
+    build_train_schedule,
+)
 from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
@@ -24,15 +33,20 @@ _HELD_SECONDS = 30
 
 
 def build_automation(parts: Parts) -> dg.Definitions:
-    """Build jobs, schedules and sensors over every declared model."""
+    """Build jobs, schedules and sensors over every declared dataset and model."""
     catalogue = parts.catalogue
+    refresh = {name: build_refresh_job(dataset) for name, dataset in catalogue.datasets.items()}
     train = {name: build_train_job(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()}
     monitor = [build_monitor_job(model) for model in catalogue.models.values()]
     sweeps = [job for model in catalogue.models.values() for job in build_sweep_jobs(model)]
-    schedules = [schedule for name, model in catalogue.models.items() if (schedule := build_train_schedule(model, train[name]))]
+    schedules = [build_train_schedule(model, train[name]) for name, model in catalogue.models.items()]
+    schedules += [build_refresh_schedule(dataset, refresh[name]) for name, dataset in catalogue.datasets.items()]
     jobs = list(train.values())
     sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs)] if jobs else []
-    return dg.Definitions(jobs=[*jobs, *monitor, *sweeps], schedules=schedules, sensors=sensors)
+    sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor]) if refresh else []
+    return dg.Definitions(
+        jobs=[*refresh.values(), *jobs, *monitor, *sweeps], schedules=[one for one in schedules if one is not None], sensors=sensors
+    )
 
 
 def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:

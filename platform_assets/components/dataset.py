@@ -1,4 +1,4 @@
-"""The dataset component: one defs.yaml to the dataset's assets, checks, refresh job and schedule."""
+"""The dataset component: one defs.yaml to the dataset's assets and checks. Its refresh job is in jobs.py, since sensors name it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster.components.scaffold.scaffold import scaffold_with
 
-from platform_assets import keys
 from platform_assets.components.dataset_steps import build_dataset_assets
 from platform_assets.components.scaffold import DatasetScaffolder
 from platform_assets.components.tree import catalogue_of
@@ -19,23 +18,8 @@ if TYPE_CHECKING:
 
 
 def build_dataset_defs(name: str, catalogue: Catalogue) -> dg.Definitions:
-    """Build assets, checks, job and schedule of one dataset."""
-    dataset = catalogue.datasets[name]
-    assets = build_dataset_assets(dataset, catalogue.compute)
-    job = dg.define_asset_job(
-        keys.refresh_job(dataset.name),
-        selection=dg.AssetSelection.assets(*assets),
-        description=f"Bring {dataset.name} and its features up to the clock.",
-    )
-    schedules = []
-    if dataset.refresh:
-        # Declared is in force; a dataset without a source of its own waits until a person switches it on.
-        status = dg.DefaultScheduleStatus.STOPPED if dataset.source.kind == "provided" else dg.DefaultScheduleStatus.RUNNING
-        rhythm = keys.schedule_name(job.name, "declared")
-        schedules.append(
-            dg.ScheduleDefinition(rhythm, job=job, cron_schedule=dataset.refresh, execution_timezone="UTC", default_status=status)
-        )
-    return dg.Definitions(assets=assets, jobs=[job], schedules=schedules)
+    """Build assets and checks of one dataset."""
+    return dg.Definitions(assets=build_dataset_assets(catalogue.datasets[name], catalogue.compute))
 
 
 @scaffold_with(DatasetScaffolder)

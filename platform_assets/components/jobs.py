@@ -1,4 +1,4 @@
-"""Jobs and schedules of every model, built once at the root so that the sensors over all models name the same objects."""
+"""Jobs and schedules of datasets and models, built once at the root so that the sensors over all of them name the same objects."""
 
 from __future__ import annotations
 
@@ -13,18 +13,32 @@ from resources.dagster_instance.gate import MODEL_TAG, TENANT_TAG
 _MONITORED = ("production_log", "drift_report", "retraining_verdict")
 
 
+def build_refresh_job(dataset: DatasetSpec) -> UnresolvedAssetJobDefinition:
+    """Build the job that brings a dataset and its features up to the clock."""
+    keyed = _dataset_keys(dataset)
+    return _build_job(keys.refresh_job(dataset.name), keyed, f"Bring {dataset.name} and its features up to the clock.")
+
+
+def build_refresh_schedule(dataset: DatasetSpec, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition | None:
+    """Build the declared schedule of a dataset's refresh; None where none is declared."""
+    if not dataset.refresh:
+        return None
+    # Declared is in force; a dataset without a source of its own waits until a person switches it on.
+    status = dg.DefaultScheduleStatus.STOPPED if dataset.source.kind == "provided" else dg.DefaultScheduleStatus.RUNNING
+    name = keys.schedule_name(job.name, "declared")
+    return dg.ScheduleDefinition(name, job=job, cron_schedule=dataset.refresh, execution_timezone="UTC", default_status=status)
+
+
 def build_train_job(model: ModelSpec, dataset: DatasetSpec) -> UnresolvedAssetJobDefinition:
     """Build the job from raw rows to a rollout verdict."""
-    data = [keys.dataset_key(dataset.name, state) for state in keys.DATASET_STATES]
-    views = [keys.features_key(dataset.name, view) for view in dataset.views]
     life = [keys.model_key(model.name, state) for state in keys.MODEL_STATES if state not in _MONITORED]
-    return _build_job(keys.train_job(model.name), [*data, *views, *life], model, "From raw rows to a rollout verdict.")
+    return _build_job(keys.train_job(model.name), [*_dataset_keys(dataset), *life], "From raw rows to a rollout verdict.", model)
 
 
 def build_monitor_job(model: ModelSpec) -> UnresolvedAssetJobDefinition:
     """Build the job from the production log to a retraining verdict."""
     monitored = [keys.model_key(model.name, state) for state in _MONITORED]
-    return _build_job(keys.monitor_job(model.name), monitored, model, "From the production log to a retraining verdict.")
+    return _build_job(keys.monitor_job(model.name), monitored, "From the production log to a retraining verdict.", model)
 
 
 def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
@@ -34,8 +48,8 @@ def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
     states = keys.MODEL_STATES
     made = [keys.model_key(model.name, state) for state in states[states.index("trained") : states.index("release") + 1]]
     return [
-        _build_job(keys.sweep_job(model.name), [keys.model_key(model.name, keys.SWEEP)], model, "One trial of the declared search."),
-        _build_job(keys.release_job(model.name), made, model, "From the best network on the last training set to a release."),
+        _build_job(keys.sweep_job(model.name), [keys.model_key(model.name, keys.SWEEP)], "One trial of the declared search.", model),
+        _build_job(keys.release_job(model.name), made, "From the best network on the last training set to a release.", model),
     ]
 
 
@@ -48,8 +62,13 @@ def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition) ->
     return dg.ScheduleDefinition(name, job=job, cron_schedule=model.retraining.schedule, execution_timezone="UTC", default_status=running)
 
 
-def _build_job(name: str, assets: list[list[str]], model: ModelSpec, description: str) -> UnresolvedAssetJobDefinition:
-    tags = {MODEL_TAG: model.name, TENANT_TAG: model.tenant}
+def _dataset_keys(dataset: DatasetSpec) -> list[list[str]]:
+    states = [keys.dataset_key(dataset.name, state) for state in keys.DATASET_STATES]
+    return [*states, *(keys.features_key(dataset.name, view) for view in dataset.views)]
+
+
+def _build_job(name: str, assets: list[list[str]], description: str, model: ModelSpec | None = None) -> UnresolvedAssetJobDefinition:
+    tags = {MODEL_TAG: model.name, TENANT_TAG: model.tenant} if model else {}
     return dg.define_asset_job(
         name, selection=dg.AssetSelection.assets(*(dg.AssetKey(key) for key in assets)), tags=tags, description=description
     )

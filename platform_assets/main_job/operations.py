@@ -167,8 +167,9 @@ def mint_token(settings: Settings, *, subject: str, scopes: list[str], minutes: 
 
 
 def write_schemas(folder: Path) -> list[Path]:
-    """Write the JSON schema of every kind of declaration; return their paths."""
+    """Write the JSON schemas of every kind of declaration, and of events; return their paths."""
     from platform_assets.specs.catalogue import SPECS, declaration_schema
+    from platform_assets.specs.events import event_schema
 
     paths = []
     for type_name, spec in SPECS.items():
@@ -176,4 +177,6 @@ def write_schemas(folder: Path) -> list[Path]:
         path = folder / f"{name}.schema.json"
         write_atomically(path, json.dumps(declaration_schema(type_name), indent=2).encode())
         paths.append(path)
-    return paths
+    path = folder / "event.schema.json"
+    write_atomically(path, json.dumps(event_schema(), indent=2).encode())
+    return [*paths, path]

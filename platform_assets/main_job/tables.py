@@ -127,6 +127,16 @@ def print_replay(value: Mapping[str, Any], console: Console) -> None:
     console.print(value["sentence"])
 
 
+def print_events(value: Mapping[str, Any], console: Console) -> None:
+    """Print how many events wait, and a table of the dead letters."""
+    console.print(f"{value['waiting']} events wait in the inbox.")
+    if value["dead"]:
+        letters = Table("token", "since", "why", "event", title="Dead letters", title_justify="left")
+        for one in value["dead"]:
+            letters.add_row(one["token"], one["at"], one["why"], one["event"][:200])
+        console.print(letters)
+
+
 def print_reproduction(value: Mapping[str, Any], console: Console) -> None:
     """Print what was compared, recorded beside found, and the outcome."""
     table = Table("compared", "recorded", "made again")

@@ -59,9 +59,10 @@ class MemoryAuditLog:
         self._head = (entry["seq"], entry["hash"])
         return str(entry["hash"])
 
-    def entries(self, *, subject: str | None = None) -> list[dict[str, Any]]:
+    def entries(self, *, subject: str | None = None, after: int = 0, most: int | None = None) -> list[dict[str, Any]]:
         """Return entries in order."""
-        return [{**entry, "detail": json.loads(entry["detail"])} for entry in self._chain if subject in (None, entry["subject"])]
+        found = [one for one in self._chain if subject in (None, one["subject"]) and one["seq"] > after]
+        return [{**entry, "detail": json.loads(entry["detail"])} for entry in found[:most]]
 
     def verify(self) -> int:
         """Walk the chain."""
