@@ -13,6 +13,7 @@ from platform_assets.errors import RequestError, ServingError
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
+from resources.artifacts import folder_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,9 +133,8 @@ def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float 
     typical = {**TINY_ROW, "lead_time": 60, "market_segment": "Direct", "arrival_date": "2016-06-01T00:00:00"}
     (folder / "typical_row.json").write_text(json.dumps(typical))
     files = [{"path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in sorted(folder.iterdir())]
-    manifest = json.dumps({"model": model, "files": files}).encode()
-    (folder / "manifest.json").write_bytes(manifest)
-    return hashlib.sha256(manifest).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({"model": model, "files": files}))
+    return folder_digest(folder)
 
 
 def _tiny_inputs(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:

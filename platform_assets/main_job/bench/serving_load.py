@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 _READ_BYTES = 1 << 18
@@ -62,6 +63,7 @@ class _Load:
         self._order = order
         self._poll = select.epoll()
         self._callers: dict[int, _Caller] = {}
+        self._due: list[tuple[float, int]] = []  # at a fixed rate: when whose turn is next
         self._next = 0
         self._latencies: list[float] = []
         self._statuses: Counter[str] = Counter()
@@ -81,7 +83,9 @@ class _Load:
         gap = order.connections / order.rate if order.rate else 0.0
         for place, caller in enumerate(self._callers.values()):
             caller.due_at = now + gap * place / max(order.connections, 1)
-            if not order.rate:
+            if order.rate:
+                heappush(self._due, (caller.due_at, caller.stream.fileno()))
+            else:
                 self._send(caller)
         while time.perf_counter() < until:
             self._turn(gap, 0.05)
@@ -95,24 +99,21 @@ class _Load:
         }  # fmt: skip
 
     def _turn(self, gap: float, longest: float) -> None:
-        wait = longest
+        wait, due = longest, self._due
         if gap:
             now = time.perf_counter()
-            soonest = now + longest
-            for caller in self._callers.values():
-                if caller.waiting:
-                    continue
-                if caller.due_at <= now:
+            while due and due[0][0] <= now:
+                caller = self._callers.get(heappop(due)[1])
+                if caller is not None:
                     self._send(caller)
-                else:
-                    soonest = min(soonest, caller.due_at)
-            wait = max(0.0, soonest - time.perf_counter())
+            wait = max(0.0, min(longest, due[0][0] - time.perf_counter())) if due else longest
         for descriptor, _ in self._poll.poll(wait, self._order.connections):
             caller = self._callers[descriptor]
             if self._read(caller) and not gap:
                 self._send(caller)
             elif gap and not caller.waiting:
                 caller.due_at = max(caller.due_at + gap, time.perf_counter() - 1.0)
+                heappush(due, (caller.due_at, caller.stream.fileno()))
 
     def _drain(self) -> None:
         until = time.perf_counter() + _TIMEOUT_SECONDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from platform_assets.main_job.bench.serving_anchors import open_session
 from platform_assets.main_job.bench.serving_load import encode_request
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import Feature, FeatureSchema, to_json
+from resources.artifacts import folder_digest
 from resources.serving import LocalServing, PredictClient, find_server, server_command
 from resources.settings import Home, Settings, child_environment
 from resources.tokens import mint
@@ -61,9 +61,8 @@ def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN, model: str =
     answers = open_session(str(folder / "model.onnx")).run(None, {"numeric": values})[0]
     rows = [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
     (folder / "samples.json").write_text(json.dumps({"rows": rows, "probabilities": answers.tolist()}))
-    manifest = json.dumps({"model": model, "files": list_files(folder)}).encode()
-    (folder / MANIFEST_FILE).write_bytes(manifest)
-    return hashlib.sha256(manifest).hexdigest()
+    (folder / MANIFEST_FILE).write_text(json.dumps({"model": model, "files": list_files(folder)}))
+    return folder_digest(folder)
 
 
 def _graph(seed: int, hidden: int) -> bytes:

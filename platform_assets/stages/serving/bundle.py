@@ -136,7 +136,7 @@ def _all_finite(found: np.ndarray) -> bool:
 
 def load_bundle(path: Path, *, model: str, digest: str, champion: Bundle | None = None) -> Bundle:
     """Verify every file, build, warm and check; with a champion its time is compared, too. Anything wrong is a ServingError."""
-    bundle = build_bundle(read_files(path, model=model), path=path, model=model, digest=digest)
+    bundle = build_bundle(read_files(path, model=model, digest=digest), path=path, model=model, digest=digest)
     if champion is not None:
         check_speed(bundle, champion)
     return bundle
@@ -200,10 +200,10 @@ def _options() -> Any:
     return options
 
 
-def read_files(path: Path, *, model: str) -> dict[str, bytes]:
-    """Read a release whose every hash holds, and which is this model's."""
+def read_files(path: Path, *, model: str, digest: str) -> dict[str, bytes]:
+    """Read a release whose every hash holds, which has this digest and is this model's."""
     try:
-        manifest, files = read_release(path)
+        manifest, files = read_release(path, digest=digest)
     except ReleaseError as error:
         raise ServingError(str(error)) from error
     needed = (MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE)

@@ -21,8 +21,7 @@ OLD, NEW, THIRD = "a" * 64, "b" * 64, "c" * 64
 @pytest.fixture(scope="module")
 def route(tmp_path_factory: pytest.TempPathFactory) -> Route:
     folder = tmp_path_factory.mktemp("release") / "one"
-    write_tiny_release(folder, model="tiny", seed=1)
-    bundle = load_bundle(folder, model="tiny", digest=OLD)
+    bundle = load_bundle(folder, model="tiny", digest=write_tiny_release(folder, model="tiny", seed=1))
     return Route("tiny", {digest: replace(bundle, digest=digest) for digest in (OLD, NEW, THIRD)})
 
 
@@ -108,6 +107,13 @@ def test_a_release_that_answers_otherwise_than_recorded_is_refused(tmp_path):
     digest = write_tiny_release(tmp_path / "one", model="tiny", seed=1, altered_answers=0.01)
     with pytest.raises(ServingError, match=r"differ from the recorded ones by 0\.01"):
         load_bundle(tmp_path / "one", model="tiny", digest=digest)
+
+
+def test_a_whole_release_that_is_not_the_one_asked_for_is_refused(tmp_path):
+    asked = write_tiny_release(tmp_path / "one", model="tiny", seed=1)
+    other = write_tiny_release(tmp_path / "two", model="tiny", seed=2)
+    with pytest.raises(ServingError, match=f"two holds release {other[:12]}, not {asked[:12]} that was asked for"):
+        load_bundle(tmp_path / "two", model="tiny", digest=asked)
 
 
 def test_a_release_of_another_model_is_refused(tmp_path):
