@@ -21,7 +21,7 @@ from platform_assets.stages.serving.explaining import REASONS, Explainer, wants_
 from platform_assets.stages.serving.fleet import process_facts
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.memory import Memory
-from platform_assets.stages.serving.predicting import Predictor, read_timeout
+from platform_assets.stages.serving.predicting import Predictor, read_timeout, write_named
 from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import SERVER_VERSION, MethodError, NotFoundError, Unforeseen, read_json, refuse
 from platform_assets.stages.serving.shadow import Shadow
@@ -125,16 +125,17 @@ class App:
         route = self.known(model)
         fields = exchange.head.fields
         timeout = read_timeout(fields.get(b"x-timeout-ms"))
+        write = arrow.write_answers if arrow.wants_stream(fields.get(b"accept")) else write_named
         if fields.get(b"content-type") == arrow.STREAM:
-            self.predictor.named(exchange, route, rows=arrow.read_stream(exchange.body), body=b"", timeout=timeout)
+            self.predictor.named(exchange, route, rows=arrow.read_stream(exchange.body), body=b"", timeout=timeout, write=write)
             return
         body = read_json(exchange)
         if type(body) is not dict or REASONS not in body:
-            self.predictor.named(exchange, route, rows=rows_of_request(body), body=exchange.body, timeout=timeout)
+            self.predictor.named(exchange, route, rows=rows_of_request(body), body=exchange.body, timeout=timeout, write=write)
         elif wants_reasons(body):
-            self.explainer.explain(exchange, route, body=without_reasons(body), timeout=timeout)
+            self.explainer.explain_rows(exchange, route, body=without_reasons(body), timeout=timeout)
         else:
-            self.predictor.named(exchange, route, rows=rows_of_request(without_reasons(body)), body=b"", timeout=timeout)
+            self.predictor.named(exchange, route, rows=rows_of_request(without_reasons(body)), body=b"", timeout=timeout, write=write)
 
     # protocol V2
     def _v2_server(self, exchange: Exchange) -> None:
@@ -157,6 +158,10 @@ class App:
         arm = route.choose(request_id) if version is None else route.of_version(version)
         batch, wishes = v2.read_request(exchange.body, fields.get(b"inference-header-content-length"), bundle=arm.bundle)
         timeout = read_timeout(fields.get(b"x-timeout-ms"), wishes.timeout)
+        if wishes.reasons:
+            ask = partial(self.predictor.tensors, arm=arm, request_id=request_id, batch=batch, write=wishes.write, timeout=timeout)
+            self.explainer.explain_tensors(exchange, route, arm=arm, batch=batch, ask=ask)
+            return
         self.predictor.tensors(exchange, route, arm=arm, request_id=request_id, batch=batch, write=wishes.write, timeout=timeout)
 
     def facts(self) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,10 +16,14 @@ from platform_assets.stages.serving.columns import rows_of_request
 from platform_assets.stages.serving.reasons import MAX_EXPLAINED_ROWS, as_reply, explain, name_columns
 
 if TYPE_CHECKING:
+    from platform_assets.stages.serving.columns import Encoded
     from platform_assets.stages.serving.predicting import Caller, Predictor
     from platform_assets.stages.serving.traffic import Arm, Route
 
 REASONS = "reasons"
+
+RowsOf = Callable[["Arm"], tuple["Encoded", list[dict[str, Any]]]]  # rows as an arm takes them, encoded and named
+Add = Callable[[dict[str, Any], list[dict[str, Any]]], None]  # puts reasons of each row into a parsed reply
 _MOST_WAITING = 8  # requests; sixteen rows of one cost up to 8,192 masked rows
 
 
@@ -41,34 +47,54 @@ class Explainer:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="reasons")
         self._waiting = 0
 
-    def explain(self, caller: Caller, route: Route, *, body: Any, timeout: float) -> None:
-        """Answer the rows of a body without the field, and say why. RequestError: it cannot be explained; BusyError: too many wait."""
+    def explain_rows(self, caller: Caller, route: Route, *, body: Any, timeout: float) -> None:
+        """Answer the rows of a `:predict` body without the field, and say why.
+
+        RequestError: it cannot be explained; BusyError: too many wait.
+        """
         rows = rows_of_request(body)
-        if len(rows) > MAX_EXPLAINED_ROWS:
-            raise RequestError(f"field {REASONS!r}: the request holds {len(rows)} rows; at most {MAX_EXPLAINED_ROWS} are explained at once")
-        name_columns(route.champion().bundle.schema)
+
+        def rows_of(arm: Arm) -> tuple[Encoded, list[dict[str, Any]]]:
+            used = self._predictor.rows_for(arm, rows, champion=route.champion())
+            return arm.bundle.reader.encode(used), used
+
+        ask = partial(self._predictor.named, rows=rows, body=b"", timeout=timeout)
+        self._explain(_Explained(self, caller, route, rows_of, _add_to_rows), len(rows), ask)
+
+    def explain_tensors(self, caller: Caller, route: Route, *, arm: Arm, batch: Encoded, ask: Callable[[Caller, Route], None]) -> None:
+        """The same of tensors read for an arm; `ask` predicts them."""
+
+        def rows_of(answering: Arm) -> tuple[Encoded, list[dict[str, Any]]]:
+            rows = arm.bundle.reader.decode(batch)
+            same = answering.bundle.schema == arm.bundle.schema
+            return batch if same else answering.bundle.reader.encode(rows), rows
+
+        self._explain(_Explained(self, caller, route, rows_of, _add_to_tensors), batch.rows, ask)
+
+    def _explain(self, explained: _Explained, rows: int, ask: Callable[[Caller, Route], None]) -> None:
+        if rows > MAX_EXPLAINED_ROWS:
+            raise RequestError(f"field {REASONS!r}: the request holds {rows} rows; at most {MAX_EXPLAINED_ROWS} are explained at once")
+        name_columns(explained.route.champion().bundle.schema)
         if self._waiting >= _MOST_WAITING:
             raise BusyError(f"{self._waiting} requests wait to be explained, {_MOST_WAITING} is the bound; try again in a second")
         self._waiting += 1
-        explained = _Explained(self, caller, route, rows)
         try:
-            self._predictor.named(explained, route, rows=rows, body=b"", timeout=timeout)
+            ask(explained, explained.route)
         except ServingError:
             self._waiting -= 1
             raise
 
     def start(self, explained: _Explained, reply: dict[str, Any]) -> None:
         """Explain an answer off the loop; the online store is read on it, since its connection is for one thread at a time."""
-        route = explained.route
         try:
-            arm = route.of_version(reply["version"])
+            arm = explained.route.of_version(reply.get("version") or reply["model_version"])
             if arm.bundle.typical is None:
                 raise RequestError(f"release {arm.bundle.version} carries no typical row to explain against; make the release again")
-            rows = self._predictor.rows_for(arm, explained.rows, champion=route.champion())
+            batch, rows = explained.rows_of(arm)
         except ServingError as error:
             explained.decline(error)
             return
-        task = asyncio.get_running_loop().run_in_executor(self._pool, _add_reasons, arm, rows, reply)
+        task = asyncio.get_running_loop().run_in_executor(self._pool, _add_reasons, explained, arm, batch, rows, reply)
         task.add_done_callback(lambda done: self._finish(explained, done))
 
     def ended(self) -> None:
@@ -84,14 +110,27 @@ class Explainer:
             explained.caller.decline(error if isinstance(error, ServingError) else ServingError(f"the reasons could not be found: {error}"))
 
 
-def _add_reasons(arm: Arm, rows: list[dict[str, Any]], reply: dict[str, Any]) -> bytes:
+def _add_reasons(explained: _Explained, arm: Arm, batch: Encoded, rows: list[dict[str, Any]], reply: dict[str, Any]) -> bytes:
     bundle = arm.bundle
     assert bundle.typical is not None
-    batch, reference = bundle.reader.encode(rows), bundle.reader.encode([bundle.typical])
-    for at, prediction in enumerate(reply["predictions"]):
-        found = explain(bundle.predict, batch.slice(at, at + 1), reference, schema=bundle.schema)
-        prediction["reasons"] = as_reply(found, label=prediction["label"], given=rows[at], typical=bundle.typical)
+    reference, found = bundle.reader.encode([bundle.typical]), []
+    labels = bundle.labels(answers := bundle.predict(batch), answers.tolist())
+    for at, label in enumerate(labels):
+        reasons = explain(bundle.predict, batch.slice(at, at + 1), reference, schema=bundle.schema)
+        found.append(as_reply(reasons, label=label, given=rows[at], typical=bundle.typical))
+    explained.add(reply, found)
     return orjson.dumps(reply)
+
+
+def _add_to_rows(reply: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    for prediction, reasons in zip(reply["predictions"], found, strict=True):
+        prediction[REASONS] = reasons
+
+
+def _add_to_tensors(reply: dict[str, Any], found: list[dict[str, Any]]) -> None:
+    """A tensor of texts, each the JSON of one row's reasons: the protocol knows no nested values."""
+    texts = [orjson.dumps(reasons).decode() for reasons in found]
+    reply["outputs"].append({"name": REASONS, "datatype": "BYTES", "shape": [len(texts)], "data": texts})
 
 
 class _Explained:
@@ -99,8 +138,8 @@ class _Explained:
 
     alone = False
 
-    def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows: list[dict[str, Any]]) -> None:
-        self._explainer, self.caller, self.route, self.rows = explainer, caller, route, rows
+    def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows_of: RowsOf, add: Add) -> None:
+        self._explainer, self.caller, self.route, self.rows_of, self.add = explainer, caller, route, rows_of, add
         self.started = caller.started
         self.answered = False
 

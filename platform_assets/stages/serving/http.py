@@ -25,7 +25,7 @@ IDLE_SECONDS = 75.0
 REQUEST_SECONDS = 20.0
 DRAIN_IDLE_SECONDS = 0.5
 _LINGER_SECONDS = 2.0  # a caller still sending gets to read the reply: closing at once would reset the connection
-JSON, BINARY = b"application/json", b"application/octet-stream"
+JSON = b"application/json"
 _KNOWN_HEADS, _KNOWN_HEAD_BYTES = 512, 4096  # nobody fills memory with heads: only those that led somewhere are kept
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 _LOCAL_NAMES = frozenset({b"localhost", b"127.0.0.1", b"[::1]"})
@@ -77,23 +77,27 @@ class Exchange:
         return self._reply is not None
 
     def respond(self, status: int, body: bytes, *, kind: bytes = JSON, extra: bytes = b"") -> None:
-        """Give the reply; it is sent when those of earlier pipelined requests are. `extra` are whole header lines."""
+        """Give the reply; it is sent when those of earlier pipelined requests are.
+
+        `extra` are whole header lines; where `kind` is empty the content type is among them.
+        """
         connection = self._connection
         server = connection.server
         if server.draining and connection.ends_with(self):
             self._closing = True
         tail = b"\r\nconnection: close\r\n\r\n" if self._closing else b"\r\n\r\n"
-        head = b"%bcontent-type: %b\r\n%b%bcontent-length: %d" % (_REASONS[status], kind, server.date, extra, len(body))
+        typed = b"content-type: %b\r\n" % kind if kind else b""
+        head = b"%b%b%b%bcontent-length: %d" % (_REASONS[status], typed, server.date, extra, len(body))
         self._reply = head + tail + (b"" if self.head.method == b"HEAD" else body)
         server.count(status)
         connection.send_finished()
 
     def answer(self, body: bytes, extra: bytes) -> None:
-        """Give a good reply; one with header lines of its own is binary."""
+        """Give a good reply; header lines of its own tell its content type, too."""
         connection = self._connection
         server = connection.server
         if extra or self._closing or server.draining:
-            self.respond(HTTPStatus.OK, body, kind=BINARY if extra else JSON, extra=extra)
+            self.respond(HTTPStatus.OK, body, kind=b"" if extra else JSON, extra=extra)
             return
         self._reply = b"%b%d\r\n\r\n%b" % (server.usual_head, len(body), body)  # nine replies of ten
         server.count(200)

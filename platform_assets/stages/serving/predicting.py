@@ -89,7 +89,9 @@ class Predictor:
         """Id of a request, unique over restarts."""
         return f"{self._prefix}{next(self._numbers):08x}"
 
-    def named(self, caller: Caller, route: Route, *, rows: list[dict[str, Any]], body: bytes, timeout: float) -> None:
+    def named(
+        self, caller: Caller, route: Route, *, rows: list[dict[str, Any]], body: bytes, timeout: float, write: Write | None = None
+    ) -> None:  # fmt: skip
         """Predict rows of named columns. `body` is their JSON as it came; where it is empty the log keeps the rows."""
         request_id = self.new_id()
         champion = route.champion()
@@ -98,7 +100,7 @@ class Predictor:
         arm = route.choose(request_id if key is None else str(key))
         batch, used = self._encode(rows, arm=arm, champion=champion)
         source: Source = body if used is rows and body else lambda: used
-        ask = Ask(self, caller, route, arm, batch, NAMED, source, write_named, request_id, monotonic() + timeout)
+        ask = Ask(self, caller, route, arm, batch, NAMED, source, write or write_named, request_id, monotonic() + timeout)
         self._batcher.submit(ask, arm=arm)
 
     def tensors(

@@ -1,7 +1,7 @@
 """Open Inference Protocol V2: translation between its requests and replies and encoded batches; REST, and what gRPC shares. No routes here.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, with the binary tensor data
-extension, and of the other extensions the request parameter `timeout` (microseconds).
+extension, of the other extensions the request parameter `timeout` (microseconds), and one of our own, `reasons` (explaining.py).
 """
 
 from __future__ import annotations
@@ -31,18 +31,20 @@ _DTYPES = {name: np.dtype(kind) for name, kind in {
     "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }.items()}  # fmt: skip
 _NUMBERS = frozenset({int, float})
+_BINARY_LINES = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 _PACKED_VALUES = 4096  # beyond, numpy converts a list faster than struct does
 _KEPT = 256  # forms of replies and shapes of requests, a bundle
 
 
 @dataclass(slots=True, eq=False)
 class Wishes:
-    """How a request wants its answer: names of the outputs, those of them in binary, the caller's id, and a timeout."""
+    """How a request wants its answer: names of the outputs, those of them in binary, the caller's id, a timeout, whether reasons."""
 
     outputs: tuple[str, ...] = OUTPUTS
     binary: tuple[str, ...] = ()
     id: str = ""
     timeout: Any = None
+    reasons: bool = False
 
     def write(self, arm: Arm, request_id: str, found: np.ndarray, shares: list[list[float]]) -> tuple[bytes, bytes]:
         """Body and header lines of the reply; tensors are flat, row by row."""
@@ -68,7 +70,7 @@ class Wishes:
         text = form % tuple(values)
         if not blobs:
             return text, b""
-        return b"".join([text, *blobs]), b"inference-header-content-length: %d\r\n" % len(text)
+        return b"".join([text, *blobs]), _BINARY_LINES % len(text)
 
     def _make_form(self, bundle: Bundle, rows: int) -> bytes:
         """Reply of so many rows with a place for the id and for whatever differs from request to request; kept with the bundle."""
@@ -198,7 +200,10 @@ def _read_wishes(body: dict[str, Any]) -> Wishes:
             binary.append(name)
     if not names:
         names, binary = list(OUTPUTS), list(OUTPUTS) if usual else []
-    return Wishes(tuple(names), tuple(binary), asked, parameters.get("timeout"))
+    reasons = _flag(parameters, "reasons", where="parameters", usual=False)
+    if reasons and binary:
+        raise RequestError("parameters: reasons come as JSON; right would be no binary output beside them")
+    return Wishes(tuple(names), tuple(binary), asked, parameters.get("timeout"), reasons)
 
 
 def _flag(parameters: dict[str, Any], name: str, *, where: str, usual: bool) -> bool:

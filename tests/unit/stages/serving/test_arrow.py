@@ -80,3 +80,30 @@ def test_a_stream_is_answered_as_json_is_and_logged_row_by_row(live):
     assert ask(live, wrong)[0] == 400
     lines = [json.loads(line) for file in live.target.rotate_log(MODEL) for line in file.read_text().splitlines()]
     assert [line["key"] for line in lines] == [f"b{at}" for at in range(20)] * 2
+
+
+def test_who_accepts_a_stream_gets_its_answers_as_one_whatever_the_rows_came_as(live):
+    rows = [{**TINY_ROW, "lead_time": at} for at in range(20)]
+    with live.client() as client:
+        named = client.predict(MODEL, rows)["predictions"]
+        version = client.request("GET", f"/v2/models/{MODEL}")["versions"][0]
+    as_stream = {"content-type": STREAM.decode()}
+    for body, headers in ((json.dumps({"rows": rows}), {}), (stream(pa.Table.from_pylist(rows)), as_stream)):
+        connection = http.client.HTTPConnection(*live.address, timeout=10)
+        connection.request("POST", f"/v1/models/{MODEL}:predict", body=body, headers={**headers, "accept": f"{STREAM.decode()}, */*"})
+        reply = connection.getresponse()
+        assert reply.status == 200
+        assert (reply.headers["content-type"], reply.headers["x-model-version"]) == (STREAM.decode(), version)
+        found = pa.ipc.open_stream(reply.read()).read_all().to_pylist()
+        assert [(one["label"], one["probability"]) for one in found] == [
+            (one["label"], pytest.approx(one["probability"], abs=1e-7)) for one in named
+        ]
+        classes = named[0]["probabilities"]
+        assert [{name: one[f"probability_{name}"] for name in classes} for one in found] == [
+            pytest.approx(one["probabilities"], abs=1e-7) for one in named
+        ]
+        connection.request("POST", f"/v1/models/{MODEL}:predict", body=b"{", headers={"accept": STREAM.decode()})
+        refused = connection.getresponse()
+        assert refused.status == 400
+        assert "JSON" in json.loads(refused.read())["error"]
+        connection.close()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
+import numpy as np
 import pytest
 from serving_process import MODEL
 
@@ -75,3 +77,31 @@ def test_others_are_answered_while_reasons_are_found_and_the_queue_is_bounded(li
     assert all("requests wait to be explained, 8 is the bound" in one for one in refused)
     with live.client() as client:
         assert "reasons" in client.request("POST", PATH, {"rows": [TINY_ROW], "reasons": True})["predictions"][0]
+
+
+def tensors(**asked):
+    shape = {"shape": [2, 4], "datatype": "FP32", "data": [30.0, 80.0, 17_000.0, 90.0, 300.0, 80.0, 17_000.0, 90.0]}
+    texts = {"name": "categorical", "shape": [2, 1], "datatype": "BYTES", "data": ["Direct", "Groups"]}
+    return {"inputs": [{"name": "numeric", **shape}, texts], **asked}
+
+
+def test_reasons_of_tensors_are_a_tensor_of_texts_beside_the_usual_ones(live):
+    path = f"/v2/models/{MODEL}/infer"
+    with live.client() as client:
+        plain = client.request("POST", path, tensors())["outputs"]
+        found = client.request("POST", path, tensors(parameters={"reasons": True}))["outputs"]
+        with pytest.raises(RequestError, match="reasons come as JSON"):
+            client.request("POST", path, tensors(parameters={"reasons": True, "binary_data_output": True}))
+        with pytest.raises(RequestError, match="reasons is 1; right would be true or false"):
+            client.request("POST", path, tensors(parameters={"reasons": 1}))
+    assert found[:2] == plain
+    assert (found[2]["name"], found[2]["datatype"], found[2]["shape"]) == ("reasons", "BYTES", [2])
+    for text, label, shares in zip(found[2]["data"], plain[1]["data"], np.reshape(plain[0]["data"], (2, -1)), strict=True):
+        reasons = json.loads(text)
+        assert {one["column"] for one in reasons["contributions"]} == COLUMNS
+        assert reasons["label"] == label
+        assert reasons["probability"] == pytest.approx(max(shares), abs=1e-6)
+        told = sum(one["contribution"] for one in reasons["contributions"])
+        assert told == pytest.approx(reasons["probability"] - reasons["reference_probability"], abs=1e-5)
+    live.target.rotate_log(MODEL)
+    assert live.target.log_counts(MODEL).written == 4

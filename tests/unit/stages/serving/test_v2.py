@@ -90,7 +90,7 @@ def test_each_output_comes_in_the_form_that_was_asked_for(names, binary):
     _, wishes = read_infer({"inputs": [tensor], "outputs": outputs, "id": "mine"}, bundle=NUMBERS)
     found = np.array([[0.25, 0.75], [1, 0]], dtype=np.float32)
     body, extra = wishes.write(SimpleNamespace(bundle=NUMBERS), "r1", found, found.tolist())
-    length = int(extra.split(b": ")[1]) if extra else len(body)
+    length = int(extra.split(b": ")[-1]) if extra else len(body)
     described, rest = json.loads(body[:length]), body[length:]
     assert described["id"] == "mine"
     for output in described["outputs"]:
