@@ -17,8 +17,8 @@ from platform_assets.stages.serving.replies import NotFoundError, read_json, ref
 from platform_assets.stages.serving.traffic import Route, Traffic, read_state, write_state
 
 if TYPE_CHECKING:
+    from platform_assets.stages.serving.exchange import Exchange
     from platform_assets.stages.serving.fleet import Fleet
-    from platform_assets.stages.serving.http import Exchange
 
 STATE_FILE = "state.json"
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")

@@ -29,7 +29,7 @@ from platform_assets.stages.serving.traffic import Route
 
 if TYPE_CHECKING:
     from platform_assets.stages.serving.admin import AdminRoutes
-    from platform_assets.stages.serving.http import Exchange
+    from platform_assets.stages.serving.exchange import Exchange
 
 _PAGES = {"/": "page", "/status": "status", "/metrics": "metrics", "/v2": ""}
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")

@@ -13,7 +13,7 @@ from platform_assets.stages.serving.access import ScopeError
 from platform_assets.stages.serving.traffic import NotFoundError
 
 if TYPE_CHECKING:
-    from platform_assets.stages.serving.http import Exchange
+    from platform_assets.stages.serving.exchange import Exchange
 
 SERVER_VERSION = "0.1.0"
 _RETRY = b"retry-after: 1\r\n"
