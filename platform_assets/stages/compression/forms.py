@@ -60,6 +60,14 @@ def list_starts(teacher: Trained, methods: Iterable[str]) -> list[str]:
     return mixed
 
 
+def family_of(name: str) -> str:
+    """Say what kind of thing learns: forms of one kind learn at about the same pace."""
+    first = read_steps(name)[0]
+    if first.method == "distil":
+        return "convolutions" if first.option[:1] in ("c", "s") else "perceptrons"
+    return "trees" if first.method in ("trees", "tables") else "cuts"
+
+
 def _exits(network: nn.Module) -> list[int]:
     depths = [len(part) for part in network.modules() if isinstance(part, Blocks)]
     return list(range(1, min(depths))) if depths else [1]

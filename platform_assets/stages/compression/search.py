@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from platform_assets.networks.rows import Rows, read_rows
 from platform_assets.specs.candidates import Candidate, Rejection
 from platform_assets.specs.records import to_json
 from platform_assets.stages.compression.faithfulness import Exam, chance_of_loss, examine, make_exam
-from platform_assets.stages.compression.forms import list_continuations, list_finishes, list_starts, split_name
+from platform_assets.stages.compression.forms import family_of, list_continuations, list_finishes, list_starts, split_name
 from platform_assets.stages.compression.measure import CALLS, GLANCE, ROUNDS, Timing, answer, cut, feeds, open_session, time_sessions
 from platform_assets.stages.compression.methods import Bench, load_method, read_steps
 from platform_assets.stages.compression.teaching import Teaching, make_lessons
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError)
 # Shares of the budget, STARTING with the lessons; the rest is for finishing.
 LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.5, 0.3
-LEFT = (0.75, 0.5, 0.5)  # of what learns, after each round; the first is short, and convolutions begin slowly
+LEFT = (0.75, 0.5, 0.5)  # of what learns, after each round
+# At least so many of each family stay: convolutions begin more slowly than perceptrons, and end better.
+KEPT = {"perceptrons": 2, "convolutions": 2, "cuts": 1, "trees": 2}
 SECONDS_A_START = 2.0  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
 SURVIVORS, GROWN = 4, 7  # of what learns, and of trees, which are measured as they are
 COPIES, COPY_WARP = 3, 0.5  # warped copies of each calibration picture that a loss is judged on, too: 234 pictures alone say little
@@ -158,12 +161,13 @@ class _Search:
 
     def _drop_worst(self, parts: list[Part], *, left: int, turn: int) -> list[Part]:
         ranked = rank(parts, tolerate=self._plan.tolerate_drop)
-        for part in ranked[left:]:
+        kept = best_of_families(ranked, most=left)
+        for part in [one for one in ranked if one not in kept]:
             self._reject([part.name], (
                 f"left in round {turn}: loses {part.drop:.4f} {METRICS[self._plan.kind][0]} at {part.cpu_us_b1:.0f} us a row and "
                 f"{part.size_bytes} bytes; {ranked[0].name} loses {ranked[0].drop:.4f} at {ranked[0].cpu_us_b1:.0f} us"
             ))  # fmt: skip
-        return ranked[:left]
+        return kept
 
     # --- files
 
@@ -280,6 +284,19 @@ def rank(parts: list[Part], *, tolerate: float) -> list[Part]:
         ordered += sorted(front, key=lambda one: (max(0.0, one.surely_lost - tolerate), one.cpu_us_b1 + one.cpu_us_b32, one.name))
         left = [one for one in left if one not in front]
     return ordered
+
+
+def best_of_families(ranked: list[Part], *, most: int) -> list[Part]:
+    """Keep the first of each family, as many as KEPT says, and of the others the first, up to `most` in all; the order stays."""
+    seen: Counter[str] = Counter()
+    safe = []
+    for part in ranked:
+        family = family_of(part.name)
+        seen[family] += 1
+        if seen[family] <= KEPT[family]:
+            safe.append(part)
+    others = [part for part in ranked if part not in safe][: max(0, most - len(safe))]
+    return [part for part in ranked if part in safe or part in others]
 
 
 def _dominates(one: Part, other: Part, tolerate: float) -> bool:

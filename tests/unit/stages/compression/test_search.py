@@ -19,7 +19,7 @@ from platform_assets.specs.records import from_mapping, read_record
 from platform_assets.stages.compression import search as room
 from platform_assets.stages.compression.measure import INVARIANCE, answer, feeds, find_batch_difference, open_session
 from platform_assets.stages.compression.methods import read_steps
-from platform_assets.stages.compression.search import rank, search
+from platform_assets.stages.compression.search import best_of_families, rank, search
 from platform_assets.stages.compression.workshop import Part, Workshop
 from tests.unit.networks.tiny import CASES, Silent, plan, write_set
 from tests.unit.stages.training.starts import train_here
@@ -185,6 +185,13 @@ def test_halving_keeps_what_no_other_beats_in_everything():
         Part("chance", None, drop=0.004, cpu_us_b1=8.0, cpu_us_b32=0.9, size_bytes=800),
     ]
     assert [one.name for one in rank(parts, tolerate=0.01)] == ["chance", "cheap", "good", "beaten"]
+
+
+def test_halving_leaves_some_of_each_family_whatever_the_others_do():
+    names = ["distil-w64d1", "distil-w48d1", "distil-w32d1", "prune-50", "distil-s12", "distil-s8", "exit-1"]
+    ranked = [Part(name, None) for name in names]
+    assert [one.name for one in best_of_families(ranked, most=2)] == ["distil-w64d1", "distil-w48d1", "prune-50", "distil-s12", "distil-s8"]
+    assert [one.name for one in best_of_families(ranked, most=6)] == [*names[:6]]
 
 
 @pytest.mark.slow
