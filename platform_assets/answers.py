@@ -18,15 +18,18 @@ _MOST_ROWS = 512  # a text's attention takes half a megabyte a row
 _DAY = np.timedelta64(1, "D")
 
 
-def open_model(model_file: Path, *, schema: FeatureSchema, threads: int = 1) -> Callable[[pa.Table], np.ndarray]:
-    """Return a function from a table with every feature as a plain column to probabilities, float32 [rows, classes]."""
+def open_model(model: Path | bytes, *, schema: FeatureSchema, threads: int = 1) -> Callable[[pa.Table], np.ndarray]:
+    """Return a function from a table with every feature as a plain column to probabilities, float32 [rows, classes].
+
+    `model`: an ONNX file, or its bytes.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    session = ort.InferenceSession(model_file, sess_options=options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
 
     def answer(rows: pa.Table) -> np.ndarray:
         parts = [rows.slice(start, _MOST_ROWS) for start in range(0, rows.num_rows, _MOST_ROWS)]

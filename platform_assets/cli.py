@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from platform_assets.errors import FalajError, SourceError
+from platform_assets.errors import FalajError, ReleaseError, SourceError
 from resources.settings import Settings, read_settings, silence_telemetry
 
 app = typer.Typer(
@@ -21,8 +21,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Falaj: one YAML file per model, its whole governed life.",
 )
-release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify.")
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, seal, export.")
 app.add_typer(release_app, name="release")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under.")
+app.add_typer(keys_app, name="keys")
 drift_app = typer.Typer(no_args_is_help=True, help="Drift: replay a retraining policy on past data.")
 app.add_typer(drift_app, name="drift")
 events_app = typer.Typer(no_args_is_help=True, help="Events: send one in, see what waits, read what went out.")
@@ -212,11 +214,46 @@ def show_release(model: Model, version: Annotated[str | None, typer.Option(help=
 
 @release_app.command("verify")
 def verify_release(model: Model, version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None) -> None:
-    """Check a release's files against their hashes."""
+    """Check a release's signature and every byte of its files."""
     from platform_assets.main_job import operations
 
     digest, files = operations.verify_release(read_settings(), model, version)
-    console.print(f"{model} {digest[:12]}: {files} files, every hash holds.")
+    console.print(f"{model} {digest[:12]}: the signature and {files} files hold.")
+
+
+@release_app.command("seal")
+def seal_releases(model: Model) -> None:
+    """Sign and encrypt releases that were made before releases were signed."""
+    from platform_assets.main_job import operations
+
+    sealed = operations.seal_releases(read_settings(), model)
+    console.print(f"{model}: {len(sealed)} releases were sealed. {', '.join(digest[:12] for digest in sealed)}")
+
+
+@release_app.command("export")
+def export_release(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="New folder for the plain files and model.sig.")],
+    version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None,
+) -> None:
+    """Decrypt a release into a folder, with its OpenSSF signature beside the files."""
+    from platform_assets.main_job import operations
+
+    digest = operations.export_release(read_settings(), model, version, folder=folder)
+    console.print(f"{model} {digest[:12]}: decrypted into {folder}.", soft_wrap=True, highlight=False)
+
+
+@keys_app.command("rotate")
+def rotate_keys() -> None:
+    """Wrap the key of every encrypted file under a new key; nothing is encrypted anew and everything stays readable throughout."""
+    from platform_assets.main_job import operations
+
+    done = operations.rotate_keys(read_settings())
+    console.print(f"Key {done.added} is in use; {len(done.rewrapped)} releases were brought to it.", highlight=False)
+    if done.forgotten:
+        console.print(f"Destroyed, since no release needs them: {', '.join(done.forgotten)}.", highlight=False)
+    if done.unreadable:
+        raise ReleaseError("these could not be read before either: " + "; ".join(done.unreadable.values()))
 
 
 @app.command()

@@ -13,6 +13,7 @@ FalajError
 │   ├── LeaseError       GPUs were asked for that can never be given
 │   ├── ExportError      the exported graph does not answer as the trained network does
 │   └── ReleaseError     a bundle is incomplete, altered or of an unknown layout
+│       └── SealError    a signature or an encryption does not hold; `reason` says which in a word or two
 ├── ServingError         the inference server refused or did not answer
 │   ├── RequestError     a caller's request is wrong; names the field (HTTP 4xx)
 │   └── AccessError      no token, or not a valid one (HTTP 401, 403)
@@ -96,6 +97,14 @@ class ExportError(StageError):
 
 class ReleaseError(StageError):
     """A bundle is incomplete, altered or of an unknown layout."""
+
+
+class SealError(ReleaseError):
+    """The signature or encryption of a release does not hold: altered, unsigned, foreign key, foreign form, replayed, key lost, ..."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ServingError(FalajError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from platform_assets.manifests import ReleaseFiles
     from platform_assets.specs.events import DeadLetter, Delivery, Event
     from platform_assets.specs.leases import Lease, LeaseAsk
     from platform_assets.specs.log_counts import LogCounts
@@ -75,6 +77,63 @@ class ArtifactStore(Protocol):
 
     def recall(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
         """Return digest and note of work done before, when its artefact is still whole."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """What a rotation of keys did: the key that wraps from now on, the releases it was brought to, the keys that were destroyed.
+
+    `unreadable`: releases that could not be read before, and why.
+    """
+
+    added: str
+    rewrapped: tuple[str, ...]
+    forgotten: tuple[str, ...]
+    unreadable: Mapping[str, str]
+
+
+class Keys(Protocol):
+    """A key service: data keys are wrapped under keys that never leave it, known by their ids."""
+
+    def current(self) -> str:
+        """Return the id of the key that wraps."""
+
+    def ids(self) -> list[str]:
+        """Return the ids of all keys, oldest first; none before the first use."""
+
+    def wrap(self, data_key: bytes, *, context: bytes) -> tuple[str, bytes]:
+        """Return the id of the key in use, and the data key wrapped under it, bound to `context`; the first key is made here."""
+
+    def unwrap(self, key_id: str, wrapped: bytes, *, context: bytes) -> bytes:
+        """Return the data key; SealError where its key is gone, or where wrapped key or context are other ones."""
+
+    def add(self) -> str:
+        """Make a key and use it from now on; the others go on unwrapping."""
+
+    def forget(self, key_id: str) -> None:
+        """Destroy a key; the one in use stays."""
+
+
+class ReleaseStore(Protocol):
+    """Releases at rest, signed and encrypted: a digest names the bytes of the release in the open."""
+
+    def put(self, folder: Path) -> str:
+        """Sign, encrypt and store a release that lies in the open; return its digest."""
+
+    def open(self, digest: str) -> ReleaseFiles:
+        """Return a release, verified and decrypted; SealError with the reason where it cannot be trusted or read."""
+
+    def path(self, digest: str) -> Path:
+        """Return the folder in which a release lies, sealed; ReleaseError where it is not here."""
+
+    def digests(self) -> list[str]:
+        """Return the digests of all releases."""
+
+    def key_ids(self, digest: str) -> set[str]:
+        """Return the ids of the keys that a release's data keys are wrapped under."""
+
+    def rotate(self) -> Rotation:
+        """Wrap every data key under a new key, without encrypting anything anew; at every moment each release can be read."""
 
 
 class FeatureStore(Protocol):

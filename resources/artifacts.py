@@ -1,4 +1,4 @@
-"""Content-addressed folders on a local disk, and the memory of which work gave which. Encryption and signatures do not belong here."""
+"""Content-addressed folders on a local disk, and the memory of which work gave which. Sealed releases are `releases.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import ReleaseError
+from platform_assets.manifests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,8 +22,7 @@ _ABANDONED_SECONDS = 3600.0
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 over names and contents of a folder's files: `<file's SHA-256>  <posix path>` a line, sorted by path."""
-    lines = "".join(f"{_file_digest(path)}  {name}\n" for name, path in _files(folder))
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return digest_of({name: _file_digest(path) for name, path in _files(folder)})
 
 
 class FolderArtifactStore:
@@ -40,7 +40,7 @@ class FolderArtifactStore:
         digest = folder_digest(folder)
         if self._is_whole(digest):
             return digest
-        self._sweep()
+        sweep(self._root / "incoming")
         arriving = self._root / "incoming" / uuid.uuid4().hex
         for name, path in _files(folder):
             target = arriving / name
@@ -48,7 +48,7 @@ class FolderArtifactStore:
             shutil.copyfile(path, target)
         # The copy is what the name will promise: a source that changed meanwhile gets the digest of what was copied.
         digest = folder_digest(arriving)
-        _sync_tree(arriving)
+        sync_tree(arriving)
         self._move_in(arriving, digest)
         return digest
 
@@ -118,14 +118,15 @@ class FolderArtifactStore:
             if not self._is_whole(digest):
                 raise
             shutil.rmtree(arriving)
-        _sync(target.parent)
+        sync(target.parent)
 
-    def _sweep(self) -> None:
-        incoming = self._root / "incoming"
-        incoming.mkdir(parents=True, exist_ok=True)
-        for left in incoming.iterdir():
-            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
+
+def sweep(incoming: Path) -> None:
+    """Make the folder of what is on its way in, and remove what killed processes left in it."""
+    incoming.mkdir(parents=True, exist_ok=True)
+    for left in incoming.iterdir():
+        if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -143,12 +144,14 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Have a folder and all in it on disk."""
     for path in (*folder.rglob("*"), folder):
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or a folder's list of names, on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resources.settings import Home
 
 INSTANCE_FILE = "infra/dagster/laptop.yaml"
+_SECRET_BYTES = 32
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -50,13 +51,13 @@ def clear_scratch(home: Home) -> None:
     shutil.rmtree(home.root / "scratch", ignore_errors=True)
 
 
-def ensure_secret(path: Path, *, size_bytes: int = 32) -> bytes:
-    """Return the secret in this file (mode 0600), making it at first use; two makers agree on one."""
+def ensure_secret(path: Path, *, content: bytes | None = None) -> bytes:
+    """Return the secret in this file (mode 0600), made at first use of 32 random bytes or this content; two makers agree on one."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(size_bytes))
+            file.write(secrets.token_bytes(_SECRET_BYTES) if content is None else content)
             file.flush()
             os.fsync(file.fileno())
         try:

@@ -52,6 +52,21 @@ class Parts:
         return FolderArtifactStore(self.settings.home.artefacts)
 
     @cached_property
+    def keys(self) -> ports.Keys:
+        """A key file of mode 0600."""
+        from resources.keys import LaptopKeys
+
+        return LaptopKeys(self.settings.home.keys)
+
+    @cached_property
+    def releases(self) -> ports.ReleaseStore:
+        """Signed and encrypted folders."""
+        from resources.keys import ModelSigner
+        from resources.releases import SealedReleases
+
+        return SealedReleases(self.settings.home.releases, keys=self.keys, signer=ModelSigner(self.settings.home.keys))
+
+    @cached_property
     def features(self) -> ports.FeatureStore:
         """Feast: Delta offline, SQLite online."""
         from resources.feast_store import FeastFeatureStore
@@ -70,7 +85,7 @@ class Parts:
         """The inference server of this home."""
         from resources.serving import LocalServing
 
-        return LocalServing(self.settings, self.artefacts)
+        return LocalServing(self.settings, self.releases)
 
     @cached_property
     def clock(self) -> ports.Clock:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
-from platform_assets.ports import ArtifactStore
+from platform_assets.ports import ReleaseStore
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.records import ArmFigures, from_mapping
 from platform_assets.stages.serving.frames import read_rows
@@ -183,13 +183,13 @@ def _encode(body: Any) -> bytes:
 class LocalServing:
     """Serving target on this machine, over the server's admin routes."""
 
-    def __init__(self, settings: Settings, artefacts: ArtifactStore) -> None:
+    def __init__(self, settings: Settings, releases: ReleaseStore) -> None:
         self._settings = settings
-        self._artefacts = artefacts
+        self._releases = releases
 
     def load(self, model: str, digest: str) -> None:
         """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
-        self._ask("POST", model, "load", {"digest": digest, "path": str(self._artefacts.path(digest).absolute())})
+        self._ask("POST", model, "load", {"digest": digest, "path": str(self._releases.path(digest).absolute())})
 
     def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:
         """Set who answers; in force when this returns."""

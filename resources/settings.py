@@ -96,6 +96,11 @@ class Home:
         return self.root / "artefacts"
 
     @property
+    def releases(self) -> Path:
+        """Releases, signed and encrypted, by digest."""
+        return self.root / "releases"
+
+    @property
     def feast(self) -> Path:
         """Feast's registry and online store."""
         return self.root / "feast"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 from resources.serving import LocalServing, PredictClient, connect, find_server, server_command
 from resources.settings import Home, Settings, child_environment
+from resources.testing.keys import open_releases
 from resources.testing.serving import write_tiny_release
 from resources.tokens import mint
 
@@ -17,20 +19,19 @@ MODEL = "tiny"
 
 
 class Releases:
-    """An artefact store of tiny releases."""
+    """A release store of tiny releases."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, home: Home) -> None:
+        self.store = open_releases(home)
 
     def make(self, seed: int, **how: float) -> str:
-        count = len(list(self.root.iterdir())) if self.root.exists() else 0
-        arriving = self.root / f"incoming{count}"
-        digest = write_tiny_release(arriving, model=MODEL, seed=seed, **how)
-        arriving.rename(self.root / digest)
-        return digest
+        with tempfile.TemporaryDirectory() as beside:
+            folder = Path(beside) / "release"
+            write_tiny_release(folder, model=MODEL, seed=seed, **how)
+            return self.store.put(folder)
 
     def path(self, digest: str) -> Path:
-        return self.root / digest
+        return self.store.path(digest)
 
 
 class Server:
@@ -38,7 +39,7 @@ class Server:
 
     def __init__(self, root: Path) -> None:
         self.settings = Settings(home=Home(root / "home"), environment="laptop", defs_root=root, webhook_url=None, serve_port=0, web_port=0)
-        self.releases = Releases(root / "releases")
+        self.releases = Releases(self.settings.home)
         self.target = LocalServing(self.settings, self.releases)
         self.process: subprocess.Popen[bytes] | None = None
 

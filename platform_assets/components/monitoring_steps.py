@@ -82,7 +82,7 @@ def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     pin = step.read(keys.model_key(model.name, "production_log"), TablePin)
     live = step.read(keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
     before = read_drift(parts, step.find(key, DriftPointer))
-    report = extend_report(before, log=parts.tables.read(pin), bundle=parts.artefacts.path(live.live_digest), model=model)
+    report = extend_report(before, log=parts.tables.read(pin), bundle=parts.releases.open(live.live_digest), model=model)
     newest = report.windows[-1] if report.windows else None
     sentence = newest.evidence if newest else f"Fewer than {model.monitoring.window_rows} predictions so far: no window to judge."
     with scratch(step) as folder:

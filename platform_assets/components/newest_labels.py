@@ -61,7 +61,7 @@ def watch_new_labels(
         if pin is not None and pin != known:
             known = pin
             rows = _labelled_since(step, release=release, pin=pin)
-            found = count_worse(parts.artefacts.path(champion), parts.artefacts.path(release.digest), rows)
+            found = count_worse(parts.releases.open(champion), parts.releases.open(release.digest), rows)
         return found
 
     return count
@@ -75,10 +75,9 @@ def _labelled_since(step: Step, *, release: Release, pin: TablePin) -> pa.Table:
     from platform_assets.stages.monitoring.log import labelled_after
     from platform_assets.stages.release.scoring import read_schema
 
-    artefacts = step.parts.artefacts
-    schema = read_schema(artefacts.path(release.digest))
+    schema = read_schema(step.parts.releases.open(release.digest))
     return labelled_after(
-        step.parts.tables.read(pin), schema=schema, after=_last_event(artefacts.path(release.training_set), schema.event_time)
+        step.parts.tables.read(pin), schema=schema, after=_last_event(step.parts.artefacts.path(release.training_set), schema.event_time)
     )
 
 

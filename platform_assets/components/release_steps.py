@@ -49,7 +49,7 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     live = step.find(keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
     champion: dict[str, float] | None = None
     if live is not None and live.live_digest:
-        champion = score_bundle(parts.artefacts.path(live.live_digest), parts.artefacts.path(training_set.digest), kind=model.target.kind)
+        champion = score_bundle(parts.releases.open(live.live_digest), parts.artefacts.path(training_set.digest), kind=model.target.kind)
     verdict: GateVerdict = judge(
         model.gates,
         found=selection.chosen.metrics,
@@ -77,7 +77,7 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
 
 
 def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome | None:
-    """Write the content-addressed bundle and register it; a refused candidate makes no release."""
+    """Write the content-addressed bundle, sign and encrypt it, register it; a refused candidate makes no release."""
     from platform_assets.stages.monitoring.profile import profile_release
     from platform_assets.stages.release.bundle import write_bundle
 
@@ -97,8 +97,8 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
             training_set=training_set, candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
             profile=profile_release(model, model_file=candidate_dir / "model.onnx", data_dir=data_dir),
         )  # fmt: skip
-        digest = parts.artefacts.put(folder)
-    bundle = parts.artefacts.path(digest)
+        digest = parts.releases.put(folder)
+    bundle = parts.releases.path(digest)
     run_id = str(_mlflow_run(step, model))
     number = parts.registry.register(model.name, bundle, run_id=run_id, tags={"digest": digest, "candidate": selection.chosen.name})
     release = Release(model.name, digest[:12], digest, selection.chosen.name, number, selection.chosen.metrics, training_set.digest)
@@ -106,9 +106,9 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
         "release",
         subject=f"model/{model.name}",
         actor=f"run/{step.context.run.run_id}",
-        detail={"digest": digest, "mlflow_version": number},
+        detail={"digest": digest, "mlflow_version": number, "keys": sorted(parts.releases.key_ids(digest))},
     )
-    card = (bundle / "model_card.md").read_text()
+    card = parts.releases.open(digest)["model_card.md"].decode()
     metadata = {
         "version": release.version,
         "digest": digest,

@@ -120,7 +120,7 @@ def _measure_gain(model: ModelSpec, step: Step, *, release: Release, verdict: Ro
     if verdict.live_before in (None, release.digest):
         return None
     rows = read_newest_labels(model, step, release=release)
-    found = [answer_rows(step.parts.artefacts.path(str(digest)), rows) for digest in (verdict.live_before, release.digest)]
+    found = [answer_rows(step.parts.releases.open(str(digest)), rows) for digest in (verdict.live_before, release.digest)]
     if found[0] is None or found[1] is None:
         return None
     return judge_outcome(Answers(*found[0]), Answers(*found[1]), kind=model.target.kind, least_gain=model.retraining.least_gain)

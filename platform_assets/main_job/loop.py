@@ -146,7 +146,7 @@ def _is_released(model: ModelSpec, parts: Parts, jobs: Jobs) -> bool:
     verdict = latest_record(jobs.instance, keys.model_key(model.name, "rollout_verdict"), RolloutVerdict)
     if live is None or verdict is None:
         return False
-    lineage = json.loads((parts.artefacts.path(live) / "lineage.json").read_bytes())
+    lineage = json.loads(parts.releases.open(live)["lineage.json"])
     return bool(lineage["spec_hash"] == fingerprint(model))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
-from platform_assets.errors import Fault, ReleaseError, ServingError, SpecError
+from platform_assets.errors import Fault, ReleaseError, SealError, ServingError, SpecError
 from platform_assets.main_job import site
-from platform_assets.main_job.releases import live_digests
+from platform_assets.main_job.releases import live_digests, released_digests
 from platform_assets.main_job.spending import spending_now
-from platform_assets.manifests import read_release
+from platform_assets.ports import Rotation
+from platform_assets.sealing.release import SIGNATURE_FILE
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
 from resources import processes
@@ -124,15 +126,24 @@ def list_releases(settings: Settings, model: str) -> list[dict[str, Any]]:
         if entry["action"] != "release":
             continue
         digest = entry["detail"]["digest"]
-        metrics = json.loads((parts.artefacts.path(digest) / "metrics.json").read_text())
-        manifest = json.loads((parts.artefacts.path(digest) / "manifest.json").read_text())
-        lead = parts.catalogue.models[model].leading_metric
+        candidate, metric = _describe(parts, model, digest)
         rows[digest] = {
-            "digest": digest, "version": digest[:12], "candidate": manifest["candidate"],
-            "metric": f"{lead} {metrics['holdout'][lead]:.4f}",
+            "digest": digest, "version": digest[:12], "candidate": candidate, "metric": metric,
             "mlflow_version": entry["detail"]["mlflow_version"], "created": entry["at"], "live": "live" if digest == live else "",
         }  # fmt: skip
     return list(rows.values())
+
+
+def _describe(parts: Parts, model: str, digest: str) -> tuple[str, str]:
+    """Return a release's candidate and leading metric; one that is refused is listed with the reason."""
+    lead = parts.catalogue.models[model].leading_metric
+    try:
+        release = parts.releases.open(digest)
+        return release.manifest["candidate"], f"{lead} {json.loads(release['metrics.json'])['holdout'][lead]:.4f}"
+    except SealError as error:
+        return "refused", error.reason
+    except ReleaseError:
+        return "-", "not sealed, or not whole"
 
 
 def find_release(settings: Settings, model: str, version: str | None) -> tuple[Parts, str]:
@@ -148,14 +159,47 @@ def find_release(settings: Settings, model: str, version: str | None) -> tuple[P
 def read_card(settings: Settings, model: str, version: str | None) -> str:
     """Return a release's model card as Markdown."""
     parts, digest = find_release(settings, model, version)
-    return (parts.artefacts.path(digest) / "model_card.md").read_text()
+    return parts.releases.open(digest)["model_card.md"].decode()
 
 
 def verify_release(settings: Settings, model: str, version: str | None) -> tuple[str, int]:
-    """Recompute every hash of a release; return digest and number of files, or raise ReleaseError naming the file."""
+    """Verify a release's signature and every byte; return digest and number of files, or raise SealError with the reason."""
     parts, digest = find_release(settings, model, version)
-    _, files = read_release(parts.artefacts.path(digest))
-    return digest, len(files)
+    return digest, len(parts.releases.open(digest).files)
+
+
+def export_release(settings: Settings, model: str, version: str | None, *, folder: Path) -> str:
+    """Decrypt a release into a new folder, its signature beside the files; return its digest."""
+    parts, digest = find_release(settings, model, version)
+    if folder.exists():
+        raise ReleaseError(f"{folder} exists; name a folder that does not, what is in it is not overwritten.")
+    for name, content in parts.releases.open(digest).files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    (folder / SIGNATURE_FILE).write_bytes((parts.releases.path(digest) / SIGNATURE_FILE).read_bytes())
+    detail = {"digest": digest, "folder": str(folder.absolute())}
+    parts.audit.append("release_exported", subject=f"model/{model}", actor="falaj release export", detail=detail)
+    return digest
+
+
+def seal_releases(settings: Settings, model: str) -> list[str]:
+    """Sign and encrypt releases that were made before releases were; return their digests. The audit log names each digest already."""
+    parts = open_parts(settings, model)
+    sealed = [digest for digest in dict.fromkeys(released_digests(parts.audit, model)) if digest not in parts.releases.digests()]
+    for digest in sealed:
+        parts.releases.put(parts.artefacts.path(digest))
+        parts.audit.append("release_sealed", subject=f"model/{model}", actor="falaj release seal", detail={"digest": digest})
+    return sealed
+
+
+def rotate_keys(settings: Settings) -> Rotation:
+    """Bring every release to a new key; the audit log says so before and after."""
+    site.prepare(settings)
+    parts = bind_parts(settings)
+    parts.audit.append("key_rotation_began", subject="keys", actor="falaj keys rotate", detail={"keys": parts.keys.ids()})
+    rotation = parts.releases.rotate()
+    parts.audit.append("keys_rotated", subject="keys", actor="falaj keys rotate", detail=asdict(rotation))
+    return rotation
 
 
 def mint_token(settings: Settings, *, subject: str, scopes: list[str], minutes: int) -> str:

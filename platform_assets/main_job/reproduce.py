@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from platform_assets.manifests import ReleaseFiles
     from platform_assets.networks.conditions import Conditions
     from resources.parts import Parts
 
@@ -48,7 +49,7 @@ def reproduce(settings: Settings, release: str, *, console: Console) -> dict[str
     """
     name, version = _parse(release)
     parts, digest = find_release(settings, name, version)
-    recorded = _read_recorded(parts.artefacts.path(digest))
+    recorded = _read_recorded(parts.releases.open(digest))
     root = settings.home.root / "scratch"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -66,11 +67,11 @@ def _parse(release: str) -> tuple[str, str]:
     return name, version
 
 
-def _read_recorded(bundle: Path) -> Recorded:
-    lineage = json.loads((bundle / "lineage.json").read_text())
-    declared = json.loads((bundle / "declaration.json").read_text())
+def _read_recorded(bundle: ReleaseFiles) -> Recorded:
+    lineage = json.loads(bundle["lineage.json"])
+    declared = json.loads(bundle["declaration.json"])
     if lineage["warm_start"] is not None:
-        raise ReleaseError(f"the training of {bundle.name[:12]} began from another's weights, {lineage['warm_start']}; that is not kept")
+        raise ReleaseError(f"the training of {bundle.version} began from another's weights, {lineage['warm_start']}; that is not kept")
     return Recorded(
         model=ModelSpec.model_validate(declared["model"]),
         dataset=DatasetSpec.model_validate(declared["dataset"]),

@@ -65,7 +65,7 @@ def _open(settings: Settings, model: str, file: Path, *, version: str | None) ->
     if model not in parts.catalogue.models:
         raise SpecError([Fault("falaj", model, f"no model of this name; declared: {', '.join(sorted(parts.catalogue.models))}")])
     rows = RowFile(file)
-    scorer = Scorer(parts.artefacts.path(_choose(parts, model, version)), threads=len(os.sched_getaffinity(0)))
+    scorer = Scorer(parts.releases.open(_choose(parts, model, version)), threads=len(os.sched_getaffinity(0)))
     plan = _Plan(scorer.schema, rows, dataset=parts.catalogue.dataset_of(model), online=_online(parts))
     batches = rows.read(plan.wanted, batch_rows=BATCH_ROWS, dictionaries=plan.dictionaries)
     return scorer, scorer.answer(batches, prepare=plan.prepare)

@@ -118,7 +118,7 @@ def metric_of(log: Any, model: ModelSpec, classes: Sequence[str]) -> float | Non
 
 def _promised(parts: Parts, digest: str, model: ModelSpec) -> float:
     """Return what a release reached on its holdout: the last that was known of it before production."""
-    metrics = json.loads((parts.artefacts.path(digest) / "metrics.json").read_text())
+    metrics = json.loads(parts.releases.open(digest)["metrics.json"])
     return float(metrics["holdout"][model.leading_metric])
 
 
@@ -126,7 +126,7 @@ def read_classes(parts: Parts, verdict: RolloutVerdict | None) -> tuple[str, ...
     """Return the classes of the live release, in the order of its probabilities."""
     if verdict is None:
         return ()
-    return read_record(FeatureSchema, (parts.artefacts.path(verdict.live_digest) / "schema.json").read_bytes()).classes
+    return read_record(FeatureSchema, parts.releases.open(verdict.live_digest)["schema.json"]).classes
 
 
 def _resident_bytes(pid: int) -> int:

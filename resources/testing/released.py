@@ -10,9 +10,9 @@ import yaml
 
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import to_json
-from resources.artifacts import FolderArtifactStore
 from resources.audit import SqliteAuditLog
 from resources.settings import Home, Settings
+from resources.testing.keys import open_releases
 
 if TYPE_CHECKING:
     from platform_assets.specs.records import FeatureSchema
@@ -41,7 +41,7 @@ def release(settings: Settings, *, schema: FeatureSchema, graph: bytes) -> str:
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     manifest = {"model": MODEL, "candidate": "given", "created": "2026-01-01", "files": list_files(folder)}
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
-    digest = FolderArtifactStore(settings.home.artefacts).put(folder)
+    digest = open_releases(settings.home).put(folder)
     audit = SqliteAuditLog(settings.home.state)
     audit.append("release", subject=f"model/{MODEL}", actor="test", detail={"digest": digest, "mlflow_version": "1"})
     audit.append("rollout", subject=f"model/{MODEL}", actor="test", detail={"outcome": "live", "live": digest, "why": "made"})

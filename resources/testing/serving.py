@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import bisect_left
 from dataclasses import replace
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import RequestError, ServingError
+from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
-from resources.artifacts import folder_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,7 +116,7 @@ def _counted(counts: tuple[int, ...], latency_ms: float, requests: int) -> tuple
 
 
 def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float | None = None, altered_answers: float = 0.0) -> str:
-    """Write a whole release with a linear model of `TINY_SCHEMA`; return its digest.
+    """Write a whole release in the open with a linear model of `TINY_SCHEMA`; return its digest.
 
     `breaks_at`: lead time at which its answer is not a number; `altered_answers`: added to the recorded answers, so that it is refused.
     """
@@ -132,9 +131,8 @@ def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float 
     (folder / "samples.json").write_text(json.dumps({"rows": rows, "probabilities": answers.tolist()}))
     typical = {**TINY_ROW, "lead_time": 60, "market_segment": "Direct", "arrival_date": "2016-06-01T00:00:00"}
     (folder / "typical_row.json").write_text(json.dumps(typical))
-    files = [{"path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in sorted(folder.iterdir())]
-    (folder / "manifest.json").write_text(json.dumps({"model": model, "files": files}))
-    return folder_digest(folder)
+    (folder / MANIFEST_FILE).write_text(json.dumps({"model": model, "candidate": "tiny", "files": list_files(folder)}))
+    return read_release(folder).digest
 
 
 def _tiny_inputs(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def stored(finished: Finished) -> dict[str, str]:
     """Everything that a reproduction must leave as it is: tables, artefacts, features, server."""
     home = finished.tiny.home
-    roots = [home.root / "tables", home.artefacts, home.feast, home.serving]
+    roots = [home.root / "tables", home.artefacts, home.releases, home.feast, home.serving]
     return {str(root): folder_digest(root) for root in roots if root.is_dir()}
 
 
@@ -50,7 +50,7 @@ def test_a_recorded_training_with_other_weights_is_found_different(
     parts = finished.tiny.parts
     (row,) = finished.result["models"]
     _, digest = verb.find_release(finished.tiny.settings, MODEL, row["live_version"])
-    recorded = verb._read_recorded(parts.artefacts.path(digest))
+    recorded = verb._read_recorded(parts.releases.open(digest))
     forged = tmp_path / "forged"
     forged.mkdir()
     for file in parts.artefacts.path(recorded.training).iterdir():
@@ -71,7 +71,7 @@ def test_an_altered_file_of_the_recorded_training_is_told_before_anything_is_tra
     parts = finished.tiny.parts
     (row,) = finished.result["models"]
     _, digest = verb.find_release(finished.tiny.settings, MODEL, row["live_version"])
-    file = parts.artefacts.path(verb._read_recorded(parts.artefacts.path(digest)).training) / "checkpoint.pt"
+    file = parts.artefacts.path(verb._read_recorded(parts.releases.open(digest)).training) / "checkpoint.pt"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:

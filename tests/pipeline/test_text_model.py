@@ -20,6 +20,7 @@ from platform_assets.definitions import build_defs
 from platform_assets.networks.checkpoint import load_trained
 from platform_assets.networks.fitting import predict, to_tensors
 from platform_assets.networks.rows import read_rows
+from platform_assets.sealing.release import Opener
 from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.records import Release, Training
 from platform_assets.stages.monitoring.profile import read_profile
@@ -99,7 +100,9 @@ def _deliver(file: Path) -> None:
 
 def _bundle(tiny: TinyHome, instance: dg.DagsterInstance) -> Bundle:
     release = latest_record(instance, keys.model_key("complaints", "release"), Release)
-    return load_bundle(tiny.parts.artefacts.path(release.digest), model="complaints", digest=release.digest)
+    return load_bundle(
+        tiny.parts.releases.path(release.digest), model="complaints", digest=release.digest, opener=Opener.of(tiny.home.keys)
+    )
 
 
 def test_every_declared_method_is_tried_on_a_text_model(released: tuple[TinyHome, dg.DagsterInstance]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,10 @@ import numpy as np
 from platform_assets.errors import FalajError
 from platform_assets.main_job.bench.serving_anchors import open_session
 from platform_assets.main_job.bench.serving_load import encode_request
-from platform_assets.manifests import MANIFEST_FILE, list_files
+from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
 from platform_assets.specs.records import Feature, FeatureSchema, to_json
-from resources.artifacts import folder_digest
+from resources.keys import LaptopKeys, ModelSigner
+from resources.releases import SealedReleases
 from resources.serving import LocalServing, PredictClient, find_server, server_command
 from resources.settings import Home, Settings, child_environment
 from resources.tokens import mint
@@ -35,20 +37,21 @@ NAMES = tuple(f"f{at:02d}" for at in range(WIDTH))
 
 @dataclass
 class Releases:
-    """An artefact store of releases in one folder, as the serving target asks for it."""
+    """The releases of a home, signed and encrypted."""
 
-    root: Path
+    home: Home
+
+    @property
+    def store(self) -> SealedReleases:
+        """The release store of this home."""
+        return SealedReleases(self.home.releases, keys=LaptopKeys(self.home.keys), signer=ModelSigner(self.home.keys))
 
     def make(self, seed: int, **how: Any) -> str:
         """Write the release of a seed; return its digest."""
-        arriving = self.root / f"incoming{seed}"
-        digest = write_release(arriving, seed=seed, **how)
-        arriving.rename(self.root / digest)
-        return digest
-
-    def path(self, digest: str) -> Path:
-        """Folder of a release."""
-        return self.root / digest
+        with tempfile.TemporaryDirectory() as beside:
+            folder = Path(beside) / "release"
+            write_release(folder, seed=seed, **how)
+            return self.store.put(folder)
 
 
 def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN, model: str = MODEL) -> str:
@@ -62,7 +65,7 @@ def write_release(folder: Path, *, seed: int, hidden: int = HIDDEN, model: str =
     rows = [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
     (folder / "samples.json").write_text(json.dumps({"rows": rows, "probabilities": answers.tolist()}))
     (folder / MANIFEST_FILE).write_text(json.dumps({"model": model, "files": list_files(folder)}))
-    return folder_digest(folder)
+    return read_release(folder).digest
 
 
 def _graph(seed: int, hidden: int) -> bytes:
@@ -168,7 +171,7 @@ class Falaj(Contestant):
     @property
     def target(self) -> LocalServing:
         """Its admin side."""
-        return LocalServing(self.settings, self.releases)  # type: ignore[arg-type]  # the one method that is asked for
+        return LocalServing(self.settings, self.releases.store)
 
     def token(self) -> str:
         """A caller's token."""
@@ -193,7 +196,7 @@ def running_falaj(folder: Path, *extra: str) -> Iterator[Falaj]:
                 raise FalajError("bench serving: the server did not start; see its output above")
             time.sleep(0.01)
         parts = urlsplit(found.url)
-        server = Falaj(process, str(parts.hostname), int(parts.port or 0), settings, Releases(folder / "releases"))
+        server = Falaj(process, str(parts.hostname), int(parts.port or 0), settings, Releases(settings.home))
         digest = server.releases.make(1)
         server.target.load(MODEL, digest)
         server.target.set_traffic(MODEL, live=digest)

@@ -16,6 +16,7 @@ from platform_assets.stages.monitoring.reference import Reference, build_referen
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from platform_assets.manifests import ReleaseFiles
     from platform_assets.specs.model import ModelSpec
 
 
@@ -46,6 +47,6 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
     return to_json(Profile(reference, importance))
 
 
-def read_profile(bundle: Path) -> Profile:
+def read_profile(bundle: ReleaseFiles) -> Profile:
     """Read the profile of a release's bundle."""
-    return read_record(Profile, (bundle / "profile.json").read_bytes())
+    return read_record(Profile, bundle["profile.json"])

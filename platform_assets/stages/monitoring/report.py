@@ -12,22 +12,21 @@ from platform_assets.stages.monitoring.performance import measure_window
 from platform_assets.stages.monitoring.profile import read_profile
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
 
+    from platform_assets.manifests import ReleaseFiles
     from platform_assets.specs.model import ModelSpec
 
 
-def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Path, model: ModelSpec) -> DriftReport:
+def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: ReleaseFiles, model: ModelSpec) -> DriftReport:
     """Hold every full window that is not in `previous` yet against the live release's profile; measure those whose labels came in.
 
-    `log`: the production log with `actual`; `bundle`: folder of the release that is live.
+    `log`: the production log with `actual`; `bundle`: the release that is live.
     """
     spec = model.monitoring
-    schema = read_record(FeatureSchema, (bundle / "schema.json").read_bytes())
+    schema = read_record(FeatureSchema, bundle["schema.json"])
     profile = read_profile(bundle)
-    promised = json.loads((bundle / "metrics.json").read_bytes())["holdout"][model.leading_metric]
+    promised = json.loads(bundle["metrics.json"])["holdout"][model.leading_metric]
     windows = list(previous.windows) if previous else []
     measured = {figures.window: figures for figures in previous.performance} if previous else {}
     for window, rows in cut_windows(log, window_rows=spec.window_rows):

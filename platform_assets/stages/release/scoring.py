@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from platform_assets.manifests import ReleaseFiles
 
-def read_schema(bundle: Path) -> FeatureSchema:
+
+def read_schema(bundle: ReleaseFiles) -> FeatureSchema:
     """Return what a bundle reads and answers."""
-    return read_record(FeatureSchema, (bundle / "schema.json").read_bytes())
+    return read_record(FeatureSchema, bundle["schema.json"])
 
 
-def answer_rows(bundle: Path, rows: pa.Table) -> tuple[np.ndarray, np.ndarray] | None:
+def answer_rows(bundle: ReleaseFiles, rows: pa.Table) -> tuple[np.ndarray, np.ndarray] | None:
     """Return labels [N], as indices into the bundle's classes, and its probabilities [N, classes] of rows with features and target.
 
     None where the bundle reads features that the rows do not have: two different questions cannot be compared.
@@ -36,12 +38,12 @@ def answer_rows(bundle: Path, rows: pa.Table) -> tuple[np.ndarray, np.ndarray] |
     unknown = sorted(set(texts) - set(places))
     if unknown:
         found, known = ", ".join(unknown), ", ".join(places)
-        raise ReleaseError(f"{bundle.name[:12]} does not know the classes {found} of the labelled rows; it knows {known}.")
+        raise ReleaseError(f"{bundle.version} does not know the classes {found} of the labelled rows; it knows {known}.")
     labels = np.array([places[text] for text in texts], dtype=np.int64)
-    return labels, open_model(bundle / "model.onnx", schema=schema)(rows)
+    return labels, open_model(bundle["model.onnx"], schema=schema)(rows)
 
 
-def score_bundle(bundle: Path, data_dir: Path, *, kind: str) -> dict[str, float] | None:
+def score_bundle(bundle: ReleaseFiles, data_dir: Path, *, kind: str) -> dict[str, float] | None:
     """Return the metrics of a bundle on the holdout of a training-set folder, None as `answer_rows`."""
     import pyarrow.parquet as pq
 
@@ -49,7 +51,7 @@ def score_bundle(bundle: Path, data_dir: Path, *, kind: str) -> dict[str, float]
     return None if found is None else measure(found[0], probabilities=found[1], kind=kind)
 
 
-def count_worse(champion: Path, challenger: Path, rows: pa.Table) -> Tally:
+def count_worse(champion: ReleaseFiles, challenger: ReleaseFiles, rows: pa.Table) -> Tally:
     """Count the rows that exactly one of two bundles gets right, and on how many of them it is the champion (the pairs of McNemar 1947)."""
     found = [answer_rows(bundle, rows) for bundle in (champion, challenger)] if rows.num_rows else [None]
     right = [one[1].argmax(axis=1) == one[0] for one in found if one is not None]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from platform_assets.errors import ReleaseError
-from platform_assets.manifests import read_release
 from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.scoring.arrow import as_arrow, as_texts
 from platform_assets.stages.scoring.inputs import ColumnReader
@@ -18,9 +17,10 @@ from platform_assets.stages.scoring.look_up import cut_look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
     import pyarrow as pa
+
+    from platform_assets.manifests import ReleaseFiles
 
 BATCH_ROWS = 32_768  # taken from columns to answers at once: fewer cost more Python, more hold more memory
 _RUN_ROWS = 4096  # of one run: 64 numbers a row are one megabyte, which stays in the cache between columns and graph
@@ -29,15 +29,14 @@ LABEL, PROBABILITY = "label", "probability"
 
 
 class Scorer:
-    """One release, verified by hash; `threads` batches are under way at once."""
+    """One release; `threads` batches are under way at once."""
 
-    def __init__(self, bundle: Path, *, threads: int) -> None:
-        manifest, files = read_release(bundle)
-        self.model, self.version = str(manifest["model"]), bundle.name[:12]
-        self.schema = read_record(FeatureSchema, files["schema.json"])
+    def __init__(self, bundle: ReleaseFiles, *, threads: int) -> None:
+        self.model, self.version = str(bundle.manifest["model"]), bundle.version
+        self.schema, graph = read_record(FeatureSchema, bundle["schema.json"]), bundle["model.onnx"]
         self._threads = threads
-        self._cut = cut_look_up(files["model.onnx"])
-        self._session = _open(self._cut.rest if self._cut else files["model.onnx"], name=self.version)
+        self._cut = cut_look_up(graph)
+        self._session = _open(self._cut.rest if self._cut else graph, name=self.version)
         self._look_up = _open(self._cut.look_up, name=self.version) if self._cut else None
         self._mine = local()
         wide = self.schema.of_kind("image", "text")

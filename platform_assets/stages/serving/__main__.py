@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--serving", type=Path, required=True, help="folder of state and prediction log")
     parser.add_argument("--host", default="127.0.0.1", help="a host that is not loopback makes tokens mandatory")
     parser.add_argument("--port", type=int, default=8151, help="0 takes a free one")
-    parser.add_argument("--keys", type=Path, help="folder of the public key that verifies tokens")
+    parser.add_argument(
+        "--keys", type=Path, help="folder of the keys that verify tokens and open releases; without it no release is served"
+    )
     parser.add_argument("--online", type=Path, help="file of the online feature store")
     parser.add_argument("--ready-file", type=Path, help="written as {pid, url} once the server listens")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer, one a core; 0 is as many as cores")

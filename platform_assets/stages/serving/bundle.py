@@ -1,4 +1,4 @@
-"""A release as the server holds it: files verified by hash, one warmed session, checked against recorded answers.
+"""A release as the server holds it: signature and files verified, one warmed session, checked against recorded answers.
 
 Reading requests is columns.py; choosing which bundle answers is traffic.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,8 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from platform_assets.errors import ReleaseError, RequestError, ServingError
-from platform_assets.manifests import MANIFEST_FILE, read_release
+from platform_assets.manifests import MANIFEST_FILE, VERSION_DIGITS
+from platform_assets.sealing.release import Opener
 from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.serving.bound import MAX_BOUND_ROWS, BoundRuns
 from platform_assets.stages.serving.columns import Encoded, RowReader
@@ -27,7 +29,6 @@ MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE = "model.onnx", "schema.json", "samples.js
 TYPICAL_ROW_FILE = "typical_row.json"
 TOLERANCE = 1e-3  # largest difference to a recorded probability: other CPUs round differently, a wrong model differs more
 MAX_RUN_ROWS = 512  # rows of one session.run: bounds memory and the time other requests wait
-VERSION_DIGITS = 12
 _SLOW_SECONDS, _SLOW_TIMES = 0.005, 10.0  # a row may take this long, or this many times what it takes the champion
 _SPEED_RUNS, _SPEED_SECONDS = 20, 1.0
 _FEW_ROWS = 8  # up to here lists are faster than numpy
@@ -63,6 +64,7 @@ class Bundle:
     bound: BoundRuns | None = None  # where the graph takes numbers alone
     forms: dict[Any, bytes] = field(default_factory=dict)  # of replies, and shapes of requests by their JSON, which v2.py keeps here
     shapes: dict[bytes, Any] = field(default_factory=dict)
+    opener: Opener | None = None  # what opens it again
 
     @cached_property
     def version(self) -> str:
@@ -99,7 +101,7 @@ class Bundle:
 
     def revive(self) -> None:
         """Build the session again from the release's files, verified anew."""
-        again = load_bundle(self.path, model=self.model, digest=self.digest)
+        again = load_bundle(self.path, model=self.model, digest=self.digest, opener=self.opener)
         self.bound, self.session = again.bound, again.session
 
     def _run(self, batch: Encoded) -> np.ndarray:
@@ -134,15 +136,15 @@ def _all_finite(found: np.ndarray) -> bool:
     return bool(finite[finite.argmin()])  # half the time of all()
 
 
-def load_bundle(path: Path, *, model: str, digest: str, champion: Bundle | None = None) -> Bundle:
+def load_bundle(path: Path, *, model: str, digest: str, opener: Opener | None, champion: Bundle | None = None) -> Bundle:
     """Verify every file, build, warm and check; with a champion its time is compared, too. Anything wrong is a ServingError."""
-    bundle = build_bundle(read_files(path, model=model, digest=digest), path=path, model=model, digest=digest)
+    bundle = build_bundle(read_files(path, model=model, digest=digest, opener=opener), path=path, model=model, digest=digest, opener=opener)
     if champion is not None:
         check_speed(bundle, champion)
     return bundle
 
 
-def build_bundle(files: dict[str, bytes], *, path: Path, model: str, digest: str) -> Bundle:
+def build_bundle(files: Mapping[str, bytes], *, path: Path, model: str, digest: str, opener: Opener | None = None) -> Bundle:
     """Build a session from verified files, warm it and hold it against the recorded answers."""
     try:
         schema = read_record(FeatureSchema, files[SCHEMA_FILE])
@@ -156,7 +158,8 @@ def build_bundle(files: dict[str, bytes], *, path: Path, model: str, digest: str
         raise ServingError(f"release {digest[:VERSION_DIGITS]} of {model}: onnxruntime refuses {path / MODEL_FILE}: {error}") from error
     reader, size = RowReader(schema, model=model), len(files[MODEL_FILE])
     bundle = Bundle(
-        model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=size, typical=typical
+        model=model, digest=digest, path=path, schema=schema, reader=reader, session=session, size_bytes=size, typical=typical,
+        opener=opener,
     )  # fmt: skip
     _check_inputs(bundle)
     if reader.tensor_names == ("numeric",):
@@ -200,17 +203,20 @@ def _options() -> Any:
     return options
 
 
-def read_files(path: Path, *, model: str, digest: str) -> dict[str, bytes]:
-    """Read a release whose every hash holds, which has this digest and is this model's."""
+def read_files(path: Path, *, model: str, digest: str, opener: Opener | None) -> Mapping[str, bytes]:
+    """Open a release that is signed and whole, of this digest and this model."""
+    if opener is None:
+        raise ServingError(f"release {digest[:VERSION_DIGITS]} was refused: the server has no keys to verify it with; start it with --keys")
     try:
-        manifest, files = read_release(path, digest=digest)
+        release = opener.open(path, digest=digest)
     except ReleaseError as error:
-        raise ServingError(str(error)) from error
+        raise ServingError(f"{error}; nothing was changed") from error
+    files = release.files
     needed = (MODEL_FILE, SCHEMA_FILE, SAMPLES_FILE)
     if missing := [name for name in needed if name not in files]:
         raise ServingError(f"{path / MANIFEST_FILE} does not list {', '.join(missing)}; a release needs {', '.join(needed)}")
-    if manifest["model"] != model:
-        raise ServingError(f"{path} is a release of {manifest['model']}, {model} was asked for")
+    if release.manifest["model"] != model:
+        raise ServingError(f"{path} is a release of {release.manifest['model']}, {model} was asked for")
     return files
 
 

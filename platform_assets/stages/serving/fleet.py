@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from platform_assets.errors import ServingError
-from platform_assets.stages.serving.bundle import VERSION_DIGITS, Bundle, load_bundle
+from platform_assets.manifests import VERSION_DIGITS
+from platform_assets.stages.serving.bundle import Bundle, load_bundle
 from platform_assets.stages.serving.figures import Comparison, Figures, Histogram
 from platform_assets.stages.serving.traffic import Route, Traffic
 
 if TYPE_CHECKING:
+    from platform_assets.sealing.release import Opener
     from platform_assets.stages.serving.app import App
 
 
@@ -63,14 +65,14 @@ class Fleet(Protocol):
 class Alone:
     """This process, which holds the releases and the routes itself."""
 
-    def __init__(self, app: App) -> None:
-        self._app = app
+    def __init__(self, app: App, *, opener: Opener | None) -> None:
+        self._app, self._opener = app, opener
 
     async def load(self, path: Path, *, model: str, digest: str, champion: Bundle | None) -> Bundle:
         """Load in a thread: requests go on meanwhile."""
         if champion is not None and champion.session is None:  # unloaded: there is nothing to hold its time against
             champion = None
-        bundle = await asyncio.to_thread(load_bundle, path, model=model, digest=digest, champion=champion)
+        bundle = await asyncio.to_thread(load_bundle, path, model=model, digest=digest, opener=self._opener, champion=champion)
         self._app.memory.add(bundle)
         return bundle
 

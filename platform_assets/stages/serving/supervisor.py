@@ -178,7 +178,7 @@ class Supervisor:
     # what the admin needs (fleet.Fleet)
     async def load(self, path: Path, *, model: str, digest: str, champion: Stored | None) -> Stored:
         """Verify, try in a process of its own, seal, and hand it to every worker."""
-        files = read_files(path, model=model, digest=digest)
+        files = read_files(path, model=model, digest=digest, opener=self._config.opener())
         stored = Stored(digest, path, seal(files), len(files[MODEL_FILE]))
         weakref.finalize(stored, os.close, stored.file)  # the workers' maps outlive it
         self._try(stored, model=model, champion=champion)

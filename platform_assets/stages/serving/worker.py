@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 import uvloop
 
 from platform_assets.errors import ServingError
+from platform_assets.sealing.release import Opener
 from platform_assets.stages.serving.access import Gate, read_public_key
 from platform_assets.stages.serving.admin import Admin, AdminRoutes
 from platform_assets.stages.serving.app import App
@@ -59,6 +60,10 @@ class ServerConfig:
     tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
     grpc_port: int | None = None
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
+
+    def opener(self) -> Opener | None:
+        """What opens releases; None where the server has no keys, and then none is served."""
+        return None if self.keys is None else Opener.of(self.keys)
 
 
 class Process:
@@ -111,7 +116,7 @@ async def serve_alone(config: ServerConfig, listening: socket.socket, announce: 
     """Be the whole server, until SIGTERM or SIGINT."""
     stop = _stop_event()
     process = Process(config, worker=0)
-    admin = Admin(process.app.routes, Alone(process.app), serving=config.serving)
+    admin = Admin(process.app.routes, Alone(process.app, opener=config.opener()), serving=config.serving)
     process.app.admin = AdminRoutes(admin.ask)
     await admin.restore()
     await process.listen(listening)
@@ -141,7 +146,7 @@ async def _serve_as_told(config: ServerConfig, *, worker: int, end: socket.socke
                 content = read_sealed(files[0])
                 path = Path(order["path"])
                 route.loaded[order["digest"]] = await asyncio.to_thread(
-                    build_bundle, content, path=path, model=model, digest=order["digest"]
+                    build_bundle, content, path=path, model=model, digest=order["digest"], opener=config.opener()
                 )
                 route.unload_spare()
         elif verb == "apply":
@@ -166,7 +171,7 @@ async def _serve_as_told(config: ServerConfig, *, worker: int, end: socket.socke
     link.close()
 
 
-def seal(files: dict[str, bytes]) -> int:
+def seal(files: Mapping[str, bytes]) -> int:
     """Put a release's files into memory that nobody can change any more; return its descriptor, which other processes map."""
     index = orjson.dumps([[name, len(content)] for name, content in files.items()])
     file = os.memfd_create("falaj-release", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -22,7 +22,9 @@ from platform_assets.specs.records import Release, RolloutVerdict, to_json
 from platform_assets.stages.monitoring.log import parse_segments
 from platform_assets.stages.release.scoring import answer_rows
 from platform_assets.stages.retraining.policy import cool_down_ends
+from resources.settings import Home
 from resources.testing.artifacts import MemoryArtifactStore
+from resources.testing.keys import open_releases
 from resources.testing.registry import MemoryRegistry
 from resources.testing.serving import TINY_SCHEMA, write_tiny_release
 from resources.testing.state import MemoryAuditLog, MemoryClock
@@ -56,11 +58,11 @@ class World:
     def __init__(self, folder, *, right, rows=600, noise=0.1):
         self.folder = folder
         self.artefacts, self.audit, self.clock = MemoryArtifactStore(folder / "scratch"), MemoryAuditLog(), MemoryClock()
-        self.tables = MemoryTableStore()
+        self.tables, self.releases = MemoryTableStore(), open_releases(Home(folder / "home"))
         self.digests = {}
         for name, seed in (("old", OLD_SEED), ("new", NEW_SEED)):
             write_tiny_release(folder / name, model="m", seed=seed)
-            self.digests[name] = self.artefacts.put(folder / name)
+            self.digests[name] = self.releases.put(folder / name)
         self.noise = noise
         (folder / "training_set" / "holdout").mkdir(parents=True)
         pq.write_table(self.labelled(bookings(rows), right=right), folder / "training_set" / "holdout" / "0.parquet")
@@ -72,7 +74,7 @@ class World:
     def labelled(self, rows, *, right):
         """Give each row the class that `right` says, but for some noise that is the same for both."""
         given = rows.append_column(TINY_SCHEMA.target, pa.array(["0"] * rows.num_rows))
-        said = answer_rows(self.artefacts.path(self.digests[right]), given)[1].argmax(axis=1)
+        said = answer_rows(self.releases.open(self.digests[right]), given)[1].argmax(axis=1)
         flipped = np.random.default_rng(9).random(rows.num_rows) < self.noise
         return rows.append_column(TINY_SCHEMA.target, pa.array([str(label) for label in np.where(flipped, 1 - said, said)]))
 
@@ -103,7 +105,13 @@ class World:
         live = self.live
         serving = SimpleNamespace(status=lambda _: {"live": live})
         parts = SimpleNamespace(
-            artefacts=self.artefacts, audit=self.audit, clock=self.clock, registry=MemoryRegistry(), serving=serving, tables=self.tables
+            artefacts=self.artefacts,
+            releases=self.releases,
+            audit=self.audit,
+            clock=self.clock,
+            registry=MemoryRegistry(),
+            serving=serving,
+            tables=self.tables,
         )
         parts.registry.set_alias = lambda *_: None
         context = SimpleNamespace(run=SimpleNamespace(run_id="1"))

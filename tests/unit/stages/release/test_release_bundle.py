@@ -24,9 +24,9 @@ from platform_assets.stages.monitoring.report import extend_report
 from platform_assets.stages.release.bundle import write_bundle
 from platform_assets.stages.release.gates import judge
 from platform_assets.stages.release.selection import select
-from platform_assets.stages.serving.bundle import load_bundle
+from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.columns import RowReader
-from resources.artifacts import FolderArtifactStore, folder_digest
+from resources.artifacts import FolderArtifactStore
 
 SCHEMA = FeatureSchema(
     (Feature("price", "numeric", "v", "id"), Feature("arrival", "date", "v", "id"), Feature("channel", "category", "v", "id")),
@@ -126,7 +126,7 @@ def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
 
 
 def test_the_inference_server_takes_the_bundle(bundle):
-    assert load_bundle(bundle, model="m", digest=folder_digest(bundle)).schema == SCHEMA
+    assert build_bundle(read_release(bundle).files, path=bundle, model="m", digest="d" * 64).schema == SCHEMA
 
 
 def test_samples_are_rows_as_a_caller_sends_them(bundle):
@@ -139,13 +139,14 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 
 
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
-    manifest, files = read_release(bundle)
-    assert len(files) == 12
+    release = read_release(bundle)
+    manifest = release.manifest
+    assert len(release.files) == 13
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 
 @pytest.mark.parametrize(("change", "word"), [(lambda f: (f / "model.onnx").write_bytes(b"x"), "altered"), (lambda f: (f / "x").touch(), "not listed"),
-                                              (lambda f: (f / "model_card.md").unlink(), "missing"), (lambda f: (f / "manifest.json").unlink(), "cannot be read")])  # fmt: skip
+                                              (lambda f: (f / "model_card.md").unlink(), "missing"), (lambda f: (f / "manifest.json").unlink(), "missing or cannot be read")])  # fmt: skip
 def test_a_changed_bundle_is_refused_by_name(parts, tmp_path, change, word):
     folder = make(parts, tmp_path / "b")
     change(folder)
@@ -164,7 +165,7 @@ def test_the_card_says_what_for_how_good_and_why_the_others_were_not_taken(bundl
 
 
 def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change(bundle):
-    profile = read_profile(bundle)
+    profile = read_profile(read_release(bundle))
     assert profile.importance == {"price": 1.0, "arrival": 0.0, "channel": 0.0}
 
     def log(rows):
@@ -178,8 +179,8 @@ def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change
             "inputs": [json.dumps(row) for row in inputs], "probabilities": [[0.1, 0.9]] * rows, "actual": pa.array(source["cancelled"].to_pylist()),
         })  # fmt: skip
 
-    one = extend_report(None, log=log(150), bundle=bundle, model=MODEL)
-    two = extend_report(one, log=log(250), bundle=bundle, model=MODEL)
+    one = extend_report(None, log=log(150), bundle=read_release(bundle), model=MODEL)
+    two = extend_report(one, log=log(250), bundle=read_release(bundle), model=MODEL)
     assert [(w.window, w.drifted) for w in two.windows] == [(0, True), (1, True)]
     assert two.windows[0] == one.windows[0]
     assert two.first_drifted_row == 0

@@ -20,6 +20,7 @@ from platform_assets.stages.scoring.arrow import as_arrow, as_numpy, as_texts
 from platform_assets.stages.scoring.inputs import ColumnReader
 from platform_assets.stages.scoring.look_up import cut_look_up
 from platform_assets.stages.scoring.scorer import Scorer
+from resources.testing.keys import open_releases
 from resources.testing.released import write_released_home
 from resources.testing.serving import TINY_SCHEMA, _tiny_graph
 
@@ -48,9 +49,9 @@ def scorer(tmp_path_factory, network):
 
 
 def scorer_of(folder, schema, graph, *, threads=2):
-    home = write_released_home(folder, schema=schema, graph=graph).home
-    (bundle,) = (home.artefacts / "objects").iterdir()
-    return Scorer(bundle, threads=threads)
+    store = open_releases(write_released_home(folder, schema=schema, graph=graph).home)
+    (digest,) = store.digests()
+    return Scorer(store.open(digest), threads=threads)
 
 
 def batch(schema, texts, numbers):

@@ -25,9 +25,9 @@ def crowded(tmp_path: Path):
 
 
 def deploy(server: Server, model: str) -> Path:
-    folder = server.releases.root / model
-    digest = write_release(folder, model=model, seed=len(model), hidden=512)  # 1.2 MB
-    folder.rename(server.releases.path(digest))
+    folder = server.settings.home.root / "made" / model
+    write_release(folder, model=model, seed=len(model), hidden=512)  # 1.2 MB
+    digest = server.releases.store.put(folder)
     server.target.load(model, digest)
     server.target.set_traffic(model, live=digest)
     return server.releases.path(digest)
@@ -55,7 +55,7 @@ def test_a_model_that_cannot_come_back_is_refused_by_name_and_the_others_answer(
     deploy(crowded, "three")
     shutil.rmtree(gone)
     with crowded.client() as client:
-        with pytest.raises(ServingError, match="holds no release"):
+        with pytest.raises(ServingError, match="is not signed"):
             client.predict("one", [row])
         assert client.predict("three", [row])["predictions"]
 

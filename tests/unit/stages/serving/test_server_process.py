@@ -356,9 +356,9 @@ def test_after_sigkill_only_the_last_second_of_log_is_gone_and_the_restart_goes_
 def test_a_release_altered_on_disk_is_not_served_after_a_restart(live):
     digest = live.target.status(MODEL)["live"]
     live.kill(signal.SIGTERM)
-    (live.releases.path(digest) / "schema.json").write_text("{}")
+    (live.releases.path(digest) / "files" / "schema.json").write_text("{}")
     live.start()
-    with live.client() as client, pytest.raises(ServingError, match=r"schema\.json was altered"):
+    with live.client() as client, pytest.raises(ServingError, match=r"schema\.json: its encrypted bytes were altered"):
         client.predict(MODEL, [TINY_ROW])
 
 

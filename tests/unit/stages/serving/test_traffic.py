@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.errors import RequestError, ServingError
-from platform_assets.stages.serving.bundle import load_bundle
+from platform_assets.manifests import read_release
+from platform_assets.sealing.release import Opener
+from platform_assets.stages.serving.bundle import build_bundle, load_bundle
 from platform_assets.stages.serving.figures import Histogram
 from platform_assets.stages.serving.traffic import Route, read_state, write_state
+from resources.settings import Home
+from resources.testing.keys import open_releases
 from resources.testing.serving import write_tiny_release
 
 OLD, NEW, THIRD = "a" * 64, "b" * 64, "c" * 64
@@ -21,7 +25,8 @@ OLD, NEW, THIRD = "a" * 64, "b" * 64, "c" * 64
 @pytest.fixture(scope="module")
 def route(tmp_path_factory: pytest.TempPathFactory) -> Route:
     folder = tmp_path_factory.mktemp("release") / "one"
-    bundle = load_bundle(folder, model="tiny", digest=write_tiny_release(folder, model="tiny", seed=1))
+    write_tiny_release(folder, model="tiny", seed=1)
+    bundle = build_bundle(read_release(folder).files, path=folder, model="tiny", digest=OLD)
     return Route("tiny", {digest: replace(bundle, digest=digest) for digest in (OLD, NEW, THIRD)})
 
 
@@ -93,30 +98,32 @@ def test_a_quantile_is_known_to_within_its_bucket(durations):
     assert middle / 1.26 <= max(histogram.quantile_ms(0.5), 0.02) <= max(middle, 0.02) * 1.26
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "schema.json", "samples.json"])
-def test_an_altered_file_is_named(tmp_path, file):
-    digest = write_tiny_release(tmp_path / "one", model="tiny", seed=1)
-    content = bytearray((tmp_path / "one" / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "one" / file).write_bytes(content)
-    with pytest.raises(ServingError, match=f"{file} was altered"):
-        load_bundle(tmp_path / "one", model="tiny", digest=digest)
+def load_sealed(root: Path, **how: object) -> None:
+    home = Home(root / "home")
+    write_tiny_release(root / "one", **how)
+    digest = open_releases(home).put(root / "one")
+    load_bundle(home.releases / digest, model="tiny", digest=digest, opener=Opener.of(home.keys))
 
 
 def test_a_release_that_answers_otherwise_than_recorded_is_refused(tmp_path):
-    digest = write_tiny_release(tmp_path / "one", model="tiny", seed=1, altered_answers=0.01)
     with pytest.raises(ServingError, match=r"differ from the recorded ones by 0\.01"):
-        load_bundle(tmp_path / "one", model="tiny", digest=digest)
-
-
-def test_a_whole_release_that_is_not_the_one_asked_for_is_refused(tmp_path):
-    asked = write_tiny_release(tmp_path / "one", model="tiny", seed=1)
-    other = write_tiny_release(tmp_path / "two", model="tiny", seed=2)
-    with pytest.raises(ServingError, match=f"two holds release {other[:12]}, not {asked[:12]} that was asked for"):
-        load_bundle(tmp_path / "two", model="tiny", digest=asked)
+        load_sealed(tmp_path, model="tiny", seed=1, altered_answers=0.01)
 
 
 def test_a_release_of_another_model_is_refused(tmp_path):
-    digest = write_tiny_release(tmp_path / "one", model="other", seed=1)
     with pytest.raises(ServingError, match="is a release of other, tiny was asked for"):
-        load_bundle(tmp_path / "one", model="tiny", digest=digest)
+        load_sealed(tmp_path, model="other", seed=1)
+
+
+def test_a_server_without_keys_takes_no_release(tmp_path):
+    digest = write_tiny_release(tmp_path / "one", model="tiny", seed=1)
+    with pytest.raises(ServingError, match="no keys to verify it with"):
+        load_bundle(tmp_path / "one", model="tiny", digest=digest, opener=None)
+
+
+def test_a_release_in_the_open_is_refused_as_unsigned(tmp_path):
+    home = Home(tmp_path / "home")
+    write_tiny_release(tmp_path / "one", model="tiny", seed=1)
+    digest = open_releases(home).put(tmp_path / "one")
+    with pytest.raises(ServingError, match="it is not signed"):
+        load_bundle(tmp_path / "one", model="tiny", digest=digest, opener=Opener.of(home.keys))

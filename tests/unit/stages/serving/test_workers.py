@@ -19,8 +19,9 @@ import pytest
 from serving_process import MODEL, Server
 
 from platform_assets.errors import ServingError
+from platform_assets.manifests import read_release
 from platform_assets.stages.serving import supervisor as control
-from platform_assets.stages.serving.bundle import check_speed, load_bundle
+from platform_assets.stages.serving.bundle import build_bundle, check_speed
 from platform_assets.stages.serving.fleet import Stored
 from platform_assets.stages.serving.worker import ServerConfig, read_sealed, seal
 from resources.serving import PredictClient, log_lines
@@ -167,7 +168,7 @@ def test_a_release_that_crashes_takes_only_its_trial_with_it(tmp_path, monkeypat
 
 def test_a_release_many_times_slower_than_the_champion_is_refused(tmp_path):
     digest = write_tiny_release(tmp_path / "one", model=MODEL, seed=1)
-    champion = load_bundle(tmp_path / "one", model=MODEL, digest=digest)
+    champion = build_bundle(read_release(tmp_path / "one").files, path=tmp_path / "one", model=MODEL, digest=digest)
 
     class Slow:
         def run(self, *asked: object) -> object:
