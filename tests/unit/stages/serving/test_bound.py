@@ -8,16 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.main_job.bench.serving_setup import MODEL, WIDTH, values, write_release
+from platform_assets.sealing.release import Opener
 from platform_assets.stages.serving.bound import MAX_BOUND_ROWS
 from platform_assets.stages.serving.bundle import Bundle, load_bundle
 from platform_assets.stages.serving.columns import Encoded
+from resources.settings import Home
+from resources.testing.keys import open_releases
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("releases") / "one"
-    digest = write_release(folder, seed=1, hidden=8)
-    return load_bundle(folder, model=MODEL, digest=digest)
+    root = tmp_path_factory.mktemp("releases")
+    write_release(root / "one", seed=1, hidden=8)
+    home = Home(root / "home")
+    digest = open_releases(home).put(root / "one")
+    return load_bundle(home.releases / digest, model=MODEL, digest=digest, opener=Opener.of(home.keys))
 
 
 @given(st.lists(st.tuples(st.integers(1, MAX_BOUND_ROWS + 2), st.integers(0, 9)), min_size=2, max_size=6))
