@@ -6,13 +6,14 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from platform_assets.errors import FalajError, ReleaseError, SourceError
+from platform_assets.cli_governance import audit_app, keys_app, release_app
+from platform_assets.cli_options import Json, Model, console, write
+from platform_assets.errors import FalajError, SourceError
 from resources.settings import Settings, read_settings, silence_telemetry
 
 app = typer.Typer(
@@ -21,19 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Falaj: one YAML file per model, its whole governed life.",
 )
-release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, seal, export.")
 app.add_typer(release_app, name="release")
-keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under.")
 app.add_typer(keys_app, name="keys")
+app.add_typer(audit_app, name="audit")
 drift_app = typer.Typer(no_args_is_help=True, help="Drift: replay a retraining policy on past data.")
 app.add_typer(drift_app, name="drift")
 events_app = typer.Typer(no_args_is_help=True, help="Events: send one in, see what waits, read what went out.")
 app.add_typer(events_app, name="events")
-console = Console(width=None if sys.stdout.isatty() else 150)
-
-Model = Annotated[str, typer.Argument(help="Name of a declared model.")]
-Json = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file.")]
-
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -127,13 +122,23 @@ def serve(model: Model, port: Annotated[int | None, typer.Option(help="Port on l
 
 
 @app.command()
-def status(json_file: Json = None) -> None:
-    """Show live version, traffic, last drift, last verdicts, spend against budget, next scheduled run."""
-    from platform_assets.main_job import operations, tables
+def status(
+    at: Annotated[
+        str | None, typer.Option(help="What was in production at this time, such as 2026-11-26T14:05; UTC unless it says.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Show live version, traffic, last drift, last verdicts, spend against budget, next scheduled run; or what was live at a time."""
+    from platform_assets.main_job import audit_verbs, operations, tables
 
+    if at is not None:
+        then = audit_verbs.read_live_at(read_settings(), at)
+        tables.print_live_at(then, console)
+        write(json_file, then)
+        return
     value = operations.read_status(read_settings())
     tables.print_status(value, console)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @app.command()
@@ -149,7 +154,7 @@ def spend(
     tables.print_spending(value, console)
     if focus:
         console.print(f"FOCUS: {focus}", soft_wrap=True, highlight=False)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @app.command()
@@ -191,71 +196,6 @@ def rollback(model: Model) -> None:
     console.print(f"{model}: {before[:12]} was live, {after[:12]} is live again (proven by hash).")
 
 
-@release_app.command("list")
-def list_releases(model: Model) -> None:
-    """List a model's releases, newest last."""
-    from platform_assets.main_job import operations
-
-    table = Table("version", "candidate", "metric", "MLflow", "made", "live")
-    for row in operations.list_releases(read_settings(), model):
-        table.add_row(*(str(row[name]) for name in ("version", "candidate", "metric", "mlflow_version", "created", "live")))
-    console.print(table)
-
-
-@release_app.command("show")
-def show_release(model: Model, version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None) -> None:
-    """Print a release's model card."""
-    from rich.markdown import Markdown
-
-    from platform_assets.main_job import operations
-
-    console.print(Markdown(operations.read_card(read_settings(), model, version)))
-
-
-@release_app.command("verify")
-def verify_release(model: Model, version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None) -> None:
-    """Check a release's signature and every byte of its files."""
-    from platform_assets.main_job import operations
-
-    digest, files = operations.verify_release(read_settings(), model, version)
-    console.print(f"{model} {digest[:12]}: the signature and {files} files hold.")
-
-
-@release_app.command("seal")
-def seal_releases(model: Model) -> None:
-    """Sign and encrypt releases that were made before releases were signed."""
-    from platform_assets.main_job import operations
-
-    sealed = operations.seal_releases(read_settings(), model)
-    console.print(f"{model}: {len(sealed)} releases were sealed. {', '.join(digest[:12] for digest in sealed)}")
-
-
-@release_app.command("export")
-def export_release(
-    model: Model,
-    folder: Annotated[Path, typer.Argument(help="New folder for the plain files and model.sig.")],
-    version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None,
-) -> None:
-    """Decrypt a release into a folder, with its OpenSSF signature beside the files."""
-    from platform_assets.main_job import operations
-
-    digest = operations.export_release(read_settings(), model, version, folder=folder)
-    console.print(f"{model} {digest[:12]}: decrypted into {folder}.", soft_wrap=True, highlight=False)
-
-
-@keys_app.command("rotate")
-def rotate_keys() -> None:
-    """Wrap the key of every encrypted file under a new key; nothing is encrypted anew and everything stays readable throughout."""
-    from platform_assets.main_job import operations
-
-    done = operations.rotate_keys(read_settings())
-    console.print(f"Key {done.added} is in use; {len(done.rewrapped)} releases were brought to it.", highlight=False)
-    if done.forgotten:
-        console.print(f"Destroyed, since no release needs them: {', '.join(done.forgotten)}.", highlight=False)
-    if done.unreadable:
-        raise ReleaseError("these could not be read before either: " + "; ".join(done.unreadable.values()))
-
-
 @app.command()
 def reproduce(
     release: Annotated[str, typer.Argument(metavar="MODEL@VERSION", help="A version that `falaj release list MODEL` prints.")],
@@ -268,7 +208,7 @@ def reproduce(
 
     value = make_again(read_settings(), release, console=console)
     tables.print_reproduction(value, console)
-    _write(json_file, value)
+    write(json_file, value)
     if value["outcome"] == "different":
         raise ReproductionError(f"{release} was not reproduced: {value['sentence']}.")
 
@@ -285,7 +225,7 @@ def sweep(
 
     value = sweeping.run_sweep(read_settings(), model, trials=trials, console=console)
     tables.print_sweep(value, console)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @app.command()
@@ -332,7 +272,7 @@ def bench(
 
     value = suite.run_area(area, quick=quick, console=console)
     tables.print_benchmark(value, console)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @drift_app.command("replay")
@@ -361,7 +301,7 @@ def drift_replay(
     if place is not None:
         drift_verbs.write_picture(place, drawn)
     tables.print_replay(value, console)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @events_app.command("send")
@@ -383,7 +323,7 @@ def events_list(json_file: Json = None) -> None:
 
     value = event_verbs.list_inbox(read_settings())
     tables.print_events(value, console)
-    _write(json_file, value)
+    write(json_file, value)
 
 
 @events_app.command("replay")
@@ -406,13 +346,6 @@ def events_read(
 
     for line in event_verbs.read_outbox(read_settings(), group=group, most=most, keep=keep):
         sys.stdout.write(line + "\n")
-
-
-def _write(path: Path | None, value: Any) -> None:
-    if path is not None:
-        from platform_assets.main_job.run import write_json
-
-        write_json(path, value)
 
 
 if __name__ == "__main__":

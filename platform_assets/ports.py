@@ -228,7 +228,13 @@ class AuditLog(Protocol):
         """Return entries in order, of one subject where it is given; those after number `after`, `most` of them."""
 
     def verify(self) -> int:
-        """Walk the chain; return its length, or raise StateError naming the first entry that does not fit."""
+        """Walk the chain and check who vouches for it; return its length, or raise StateError naming the first entry that does not fit."""
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return length, newest hash and their signature, as JSON, to be kept elsewhere."""
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise StateError where the log is not a continuation of what the checkpoint was taken of."""
 
 
 class EventQueue(Protocol):

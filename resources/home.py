@@ -84,6 +84,17 @@ def bind_sources(home: Home, provided: Mapping[str, str]) -> None:
 
 
 @contextmanager
+def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a folder, alone or shared (LOCK_SH), waiting for its holders; the kernel lets go when the holder dies."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def hold(home: Home, command: str) -> Iterator[None]:
     """Hold this home alone; if another process does, raise StateError that names it. The kernel lets go when the holder dies."""
     home.run.mkdir(parents=True, exist_ok=True)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
 import secrets
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from platform_assets.sealing.envelope import make_data_key
 from platform_assets.sealing.keyring import KEYRING_FILE, Keyring
 from platform_assets.sealing.signature import PUBLIC_KEY_FILE
-from resources.home import ensure_secret, write_atomically
+from resources.home import ensure_secret, locked, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PRIVATE_KEY_FILE = "releases.key.pem"
@@ -41,7 +38,8 @@ class LaptopKeys(Keyring):
 
     def add(self) -> str:
         """Make a key and use it from now on; the others go on unwrapping."""
-        with self._alone():
+        self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(self._dir):
             key_id, key = _make_key()
             keys = self._read()[1] if self._file.exists() else {}
             write_atomically(self._file, _encode(key_id, {**keys, key_id: key}), mode=0o600)
@@ -49,17 +47,10 @@ class LaptopKeys(Keyring):
 
     def forget(self, key_id: str) -> None:
         """Destroy a key that is not in use: what is wrapped under it cannot be read any more."""
-        with self._alone():
+        with locked(self._dir):
             current, keys = self._read()
             if key_id != current:
                 write_atomically(self._file, _encode(current, {one: key for one, key in keys.items() if one != key_id}), mode=0o600)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._dir / f".{KEYRING_FILE}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 class ModelSigner:

@@ -96,10 +96,14 @@ class Parts:
 
     @cached_property
     def audit(self) -> ports.AuditLog:
-        """Hash-chained log of who did what."""
+        """Hash-chained, signed log of who did what; what the inference server noted until now is in it."""
         from resources.audit import SqliteAuditLog
+        from resources.audit_signature import HeadSigner
+        from resources.incidents import take_over
 
-        return SqliteAuditLog(self.settings.home.state)
+        log = SqliteAuditLog(self.settings.home.state, signer=HeadSigner(self.settings.home.keys))
+        take_over(self.settings.home.serving, log)
+        return log
 
     @cached_property
     def ledger(self) -> ports.Ledger:

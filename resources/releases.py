@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 import uuid
-from contextlib import contextmanager
 from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -25,10 +24,9 @@ from platform_assets.sealing.release import (
     write_envelope,
 )
 from resources.artifacts import sweep, sync, sync_tree
-from resources.home import write_atomically
+from resources.home import locked, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from platform_assets.ports import Keys
@@ -43,7 +41,8 @@ class SealedReleases:
 
     def put(self, folder: Path) -> str:
         """Sign, encrypt and store a release that lies in the open; return its digest. What cannot be opened under it is replaced."""
-        with self._locked(fcntl.LOCK_SH):  # a key that is about to be forgotten wraps nothing new
+        self._root.mkdir(parents=True, exist_ok=True)
+        with locked(self._root, fcntl.LOCK_SH):  # a key that is about to be forgotten wraps nothing new
             return self._put(folder, read_release(folder))
 
     def _put(self, folder: Path, release: ReleaseFiles) -> str:
@@ -96,7 +95,8 @@ class SealedReleases:
         At every moment each release can be read: envelopes are replaced whole, and the key before this one is kept until the next
         rotation, for those who have read an envelope of before. A second call goes on where a killed one stopped.
         """
-        with self._locked(fcntl.LOCK_EX):
+        self._root.mkdir(parents=True, exist_ok=True)
+        with locked(self._root):
             before = self._keys.ids()[-1:]
             added = self._keys.add()
             rewrapped, unreadable, needed = [], {}, {added, *before}
@@ -128,14 +128,6 @@ class SealedReleases:
         write_atomically(folder / ENVELOPE_FILE, write_envelope(after))
         sync(folder)
         return True
-
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        """Hold the store, shared or alone; the kernel lets go when the holder dies."""
-        self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / ".lock").open("w") as file:
-            fcntl.flock(file, how)
-            yield
 
     @cached_property
     def _opener(self) -> Opener:

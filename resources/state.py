@@ -21,15 +21,25 @@ def open_state(path: Path, *, schema: str, durable: bool = True) -> Iterator[sql
     A connection a use: safe across threads and forks, and nothing is held when the process is killed. Writers queue for
     up to BUSY_SECONDS; each commit is on disk before it is answered, unless what is written means nothing after a restart of the machine.
     """
+    connection = connect(path, schema=schema, durable=durable)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def connect(path: Path, *, schema: str, durable: bool = True) -> sqlite3.Connection:
+    """Open the state file for one thread of one process, which closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
         _use_wal(connection)
         connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         connection.executescript(schema)
-        yield connection
-    finally:
+    except BaseException:
         connection.close()
+        raise
+    return connection
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from platform_assets.ports import AuditLog
@@ -17,8 +17,13 @@ def released_digests(audit: AuditLog, model: str) -> list[str]:
 
 def live_digests(audit: AuditLog, model: str) -> list[str]:
     """What each decision made or left live, oldest first."""
+    return [entry["detail"]["live"] for entry in decisions(audit, model)]
+
+
+def decisions(audit: AuditLog, model: str) -> list[dict[str, Any]]:
+    """Entries that made or left a release live, oldest first."""
     entries = audit.entries(subject=f"model/{model}")
-    return [entry["detail"]["live"] for entry in entries if entry["action"] in _DECISIONS and entry["detail"].get("live")]
+    return [entry for entry in entries if entry["action"] in _DECISIONS and entry["detail"].get("live")]
 
 
 def recorded_live(audit: AuditLog, model: str) -> str | None:

@@ -73,6 +73,15 @@ def print_status(value: Mapping[str, Any], console: Console) -> None:
     console.print(f"running: {', '.join(value['running']) or 'nothing'}; state in {value['home']}", soft_wrap=True, highlight=False)
 
 
+def print_live_at(value: Mapping[str, Any], console: Console) -> None:
+    """Print what was in production at a time, and the entry of the audit log that says so."""
+    table = Table("model", "live", "since", "made so by", "entry", title=f"In production at {value['at']}", title_justify="left")
+    for row in value["models"]:
+        by = f"{row['action']}, {row['by']}" if row["live"] else None
+        table.add_row(row["model"], (row["live"] or "nothing")[:12], *(_text(one) for one in (row["since"], by, row["entry"])))
+    console.print(table)
+
+
 def print_sweep(value: Mapping[str, Any], console: Console) -> None:
     """Print what a search found."""
     counts = ", ".join(f"{count} {state}" for state, count in value["trials"].items()) or "none"

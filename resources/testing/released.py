@@ -11,6 +11,7 @@ import yaml
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import to_json
 from resources.audit import SqliteAuditLog
+from resources.audit_signature import HeadSigner
 from resources.settings import Home, Settings
 from resources.testing.keys import open_releases
 
@@ -42,7 +43,7 @@ def release(settings: Settings, *, schema: FeatureSchema, graph: bytes) -> str:
     manifest = {"model": MODEL, "candidate": "given", "created": "2026-01-01", "files": list_files(folder)}
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
     digest = open_releases(settings.home).put(folder)
-    audit = SqliteAuditLog(settings.home.state)
+    audit = SqliteAuditLog(settings.home.state, signer=HeadSigner(settings.home.keys))
     audit.append("release", subject=f"model/{MODEL}", actor="test", detail={"digest": digest, "mlflow_version": "1"})
     audit.append("rollout", subject=f"model/{MODEL}", actor="test", detail={"outcome": "live", "live": digest, "why": "made"})
     return digest

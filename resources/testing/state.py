@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from platform_assets.errors import StateError
 from resources.audit import GENESIS, check_chain, hash_entry
 from resources.clock import to_naive_utc
 from resources.ledger import BEAT_SECONDS, SCHEMA, Ledger, SqliteUnit
@@ -67,6 +68,16 @@ class MemoryAuditLog:
     def verify(self) -> int:
         """Walk the chain."""
         return check_chain(iter(self._chain), head=self._head)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return length and newest hash; nobody signs what ends with the process."""
+        return {"length": self._head[0], "hash": self._head[1], "signature": ""}
+
+    def check_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Raise StateError where another entry stands there."""
+        length = checkpoint["length"]
+        if length and [one["hash"] for one in self._chain[length - 1 : length]] != [checkpoint["hash"]]:
+            raise StateError(f"audit log: entry {length} is not the one of the checkpoint")
 
 
 class MemoryLedger(Ledger):

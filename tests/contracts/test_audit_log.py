@@ -1,21 +1,28 @@
 """What every audit log promises, and what the SQLite one finds when somebody writes behind its back."""
 
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from platform_assets.errors import StateError
-from resources.audit import SqliteAuditLog, hash_entry
+from resources.audit import GENESIS, SqliteAuditLog, hash_entry
+from resources.audit_signature import HeadSigner
 from resources.testing.state import MemoryAuditLog
+
+
+def open_log(path):
+    return SqliteAuditLog(path, signer=HeadSigner(path.parent / "keys"))
 
 
 @pytest.fixture(params=["sqlite", "memory"])
 def log(request, tmp_path):
-    return SqliteAuditLog(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryAuditLog()
+    return open_log(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryAuditLog()
 
 
 def test_entries_come_back_in_order_with_their_detail(log):
@@ -27,6 +34,18 @@ def test_entries_come_back_in_order_with_their_detail(log):
     assert [(entry["action"], entry["detail"]) for entry in log.entries(subject="m")] == [("a", {"n": 0}), ("c", {"n": 2})]
     assert [entry["hash"] for entry in log.entries()] == hashes
     assert log.verify() == 3
+
+
+def test_a_log_goes_on_from_its_checkpoints(log):
+    empty = log.checkpoint()
+    log.append("a", subject="m", actor="x", detail={})
+    checkpoint = log.checkpoint()
+    log.append("b", subject="m", actor="x", detail={})
+    log.check_checkpoint(empty)
+    log.check_checkpoint(checkpoint)
+    assert checkpoint["length"] == 1
+    with pytest.raises(StateError):
+        log.check_checkpoint({**checkpoint, "hash": "0" * 64})
 
 
 def test_an_empty_log_holds(log):
@@ -43,7 +62,7 @@ def test_each_entry_names_the_one_before_it(log):
 @pytest.fixture
 def written(tmp_path):
     path = tmp_path / "state.sqlite"
-    log = SqliteAuditLog(path)
+    log = open_log(path)
     for n in range(5):
         log.append(f"step {n}", subject="m", actor="falaj", detail={"n": n})
     return path, log
@@ -109,8 +128,8 @@ def test_an_entry_forged_with_a_fitting_hash_breaks_the_one_after_it(written):
 
 
 _APPEND = (
-    "import sys, pathlib; from resources.audit import SqliteAuditLog\n"
-    "log = SqliteAuditLog(pathlib.Path(sys.argv[1])); print('go', flush=True)\n"
+    "import sys, pathlib; from resources.audit import SqliteAuditLog; from resources.audit_signature import HeadSigner\n"
+    "path = pathlib.Path(sys.argv[1]); log = SqliteAuditLog(path, signer=HeadSigner(path.parent / 'keys')); print('go', flush=True)\n"
     "for n in range(int(sys.argv[2])): log.append('a', subject='m', actor=sys.argv[3], detail={'n': n})\n"
 )
 
@@ -125,7 +144,7 @@ def start(path, count, actor):
 def test_two_processes_that_append_at_once_make_one_chain(tmp_path):
     path = tmp_path / "state.sqlite"
     assert [process.wait() for process in [start(path, 60, "one"), start(path, 60, "two")]] == [0, 0]
-    log = SqliteAuditLog(path)
+    log = open_log(path)
     assert log.verify() == 120
     assert sum(entry["actor"] == "one" for entry in log.entries()) == 60
 
@@ -137,7 +156,92 @@ def test_a_kill_between_entries_leaves_a_chain_that_holds_and_goes_on(tmp_path):
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    log = SqliteAuditLog(path)
+    log = open_log(path)
     length = log.verify()
     log.append("after", subject="m", actor="two", detail={})
     assert log.verify() == length + 1
+
+
+def forge_afresh(path, *, leave_out=()):
+    """Write the whole chain anew with fitting hashes, as one who knows the scheme and has no key."""
+    connection = sqlite3.connect(path)
+    for name in ("audit_no_update", "audit_no_delete", "audit_at_end", "audit_head_no_delete"):
+        connection.execute(f"DROP TRIGGER {name}")
+    names = ("seq", "at", "action", "subject", "actor", "detail", "previous", "hash")
+    rows = [dict(zip(names, row, strict=True)) for row in connection.execute(f"SELECT {', '.join(names)} FROM audit ORDER BY seq")]
+    connection.execute("DELETE FROM audit")
+    previous, length = GENESIS, 0
+    for row in rows:
+        if row["seq"] in leave_out:
+            continue
+        length += 1
+        row |= {"seq": length, "actor": "me", "previous": previous}
+        row["hash"] = previous = hash_entry(row)
+        connection.execute("INSERT INTO audit VALUES (:seq, :at, :action, :subject, :actor, :detail, :previous, :hash)", row)
+    connection.execute("UPDATE audit_head SET length = ?, hash = ?", (length, previous))
+    connection.execute("UPDATE audit_signature SET length = ?", (length,))
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize("leave_out", [(), (3,), (5,)])
+def test_a_chain_forged_afresh_is_found_and_takes_no_more_entries(written, leave_out):
+    path, _ = written
+    forge_afresh(path, leave_out=leave_out)
+    with pytest.raises(StateError, match=r"its head \(entry [45]\) is not signed"):
+        open_log(path).verify()
+    with pytest.raises(StateError, match="is not signed"):
+        open_log(path).append("after", subject="m", actor="x", detail={})
+
+
+def test_a_signature_that_was_taken_away_is_found(written):
+    path, _ = written
+    behind_its_back(path, "DELETE FROM audit_signature")
+    with pytest.raises(StateError, match=r"its head \(entry 5\) bears no signature"):
+        open_log(path).verify()
+    with pytest.raises(StateError, match="bears no signature"):
+        open_log(path).append("after", subject="m", actor="x", detail={})
+
+
+def test_a_log_from_before_there_were_signatures_is_signed_with_its_next_entry(written):
+    path, _ = written
+    behind_its_back(path, "DROP TABLE audit_signature")
+    for key in (path.parent / "keys").iterdir():
+        key.unlink()
+    assert open_log(path).verify() == 5
+    open_log(path).append("after", subject="m", actor="x", detail={})
+    assert open_log(path).verify() == 6
+
+
+def test_a_log_put_back_to_an_earlier_state_is_found_by_a_checkpoint_kept_elsewhere(written, tmp_path):
+    path, log = written
+    earlier = tmp_path / "earlier.sqlite"
+    with sqlite3.connect(path) as ours, sqlite3.connect(earlier) as theirs:
+        ours.backup(theirs)
+    log.append("after", subject="m", actor="x", detail={})
+    checkpoint = log.checkpoint()
+    log.check_checkpoint(checkpoint)
+    log.append("and after", subject="m", actor="x", detail={})
+    log.check_checkpoint(checkpoint)
+    old = SqliteAuditLog(earlier, signer=HeadSigner(path.parent / "keys"))
+    assert old.verify() == 5  # whole and signed, as it was
+    with pytest.raises(StateError, match="entry 6 is not the one of the checkpoint"):
+        old.check_checkpoint(checkpoint)
+    with pytest.raises(StateError, match="is not signed"):
+        log.check_checkpoint({**checkpoint, "length": 5})
+
+
+def test_threads_and_a_forked_child_write_one_chain(written):
+    _, log = written
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: log.append("thread", subject="m", actor=str(n), detail={}), range(20)))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            log.append("child", subject="m", actor="child", detail={})
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    log.append("parent", subject="m", actor="parent", detail={})
+    assert log.verify() == 27
+    assert [entry["action"] for entry in log.entries()[-2:]] == ["child", "parent"]

@@ -1,7 +1,6 @@
 """What every release store promises, and every attack on a release at rest that is to be refused, each with its reason."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kill_points import killed_at
 
 from platform_assets.errors import ReleaseError, SealError
 from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
@@ -278,35 +278,14 @@ def test_a_reader_between_two_rotations_reads_on(store, tmp_path, monkeypatch):
     assert rotations[2].forgotten
 
 
-def kill_at(moment, work):
-    """Do the work in a child that is killed at its nth call to the file system; True where it came to its end before."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def hook(event, _):
-            nonlocal seen
-            if event in ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "fcntl.flock", "shutil.rmtree"):
-                seen += 1
-                if seen == moment:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            sys.addaudithook(hook)
-            work()
-        finally:
-            os._exit(0)
-    return os.WIFEXITED(os.waitpid(pid, 0)[1])
-
-
 def test_a_rotation_killed_at_any_moment_leaves_everything_readable_and_the_next_one_goes_on(tmp_path):
     store = SealedReleases(tmp_path / "releases", keys=LaptopKeys(tmp_path / "keys"), signer=ModelSigner(tmp_path / "keys"))
     for number in (1, 2):
         store.put(make_release(tmp_path / str(number), number=number))
-    before, moment, ended = readings(store), 0, False
-    while not ended:
-        moment += 1
-        ended = kill_at(moment, store.rotate)
+    before, moment = readings(store), 1
+    while killed_at(moment, store.rotate):
         assert readings(store) == before
+        moment += 1
+    assert readings(store) == before
     assert moment > 15
     assert set.union(*(store.key_ids(digest) for digest in store.digests())) == {LaptopKeys(tmp_path / "keys").current()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jwt
@@ -38,8 +39,9 @@ def read_public_key(keys_dir: Path | None) -> Ed25519PublicKey | None:
 class Gate:
     """Checks one request's right. A verified token is remembered until it expires: a signature costs more than a prediction."""
 
-    def __init__(self, key: Ed25519PublicKey | None, *, tokens_required: bool) -> None:
-        self._key = key
+    def __init__(self, key: Ed25519PublicKey | None, *, tokens_required: bool, on_denied: Callable[[str], None] = lambda _: None) -> None:
+        """`on_denied` hears the reason, in two words, of each caller that is turned away."""
+        self._key, self._on_denied = key, on_denied
         self._tokens_required = tokens_required
         self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
 
@@ -48,6 +50,13 @@ class Gate:
 
         Admin always needs a token; anything else may come without one from a loopback peer, unless tokens are mandatory.
         """
+        try:
+            return self._admit(authorization, loopback=loopback, any_of=any_of)
+        except AccessError as error:
+            self._on_denied("no token" if authorization is None else "wrong scope" if isinstance(error, ScopeError) else "invalid token")
+            raise
+
+    def _admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> float:
         if authorization is None:
             if loopback and not self._tokens_required and PREDICT in any_of:
                 return 0.0

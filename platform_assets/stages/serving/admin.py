@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from platform_assets.errors import RequestError, ServingError
+from platform_assets.errors import RequestError, SealError, ServingError
 from platform_assets.stages.serving import pages
+from platform_assets.stages.serving.incidents import Incidents
 from platform_assets.stages.serving.replies import NotFoundError, read_json, refuse
 from platform_assets.stages.serving.traffic import Route, Traffic, read_state, write_state
 
@@ -36,7 +37,7 @@ class Admin:
 
     def __init__(self, routes: dict[str, Route], fleet: Fleet, *, serving: Path) -> None:
         self._routes, self._fleet, self._serving = routes, fleet, serving
-        self._file = serving / STATE_FILE
+        self._file, self._incidents = serving / STATE_FILE, Incidents(serving)
         self._turn = asyncio.Lock()
         self._verbs: dict[str, Callable[[str, dict[str, Any]], Coroutine[Any, Any, Any]]] = {
             "load": self._load,
@@ -54,7 +55,7 @@ class Admin:
             route = self._routes[model] = Route(model)
             for digest, path in saved["loaded"].items():
                 try:
-                    route.loaded[digest] = await self._fleet.load(Path(path), model=model, digest=digest, champion=None)
+                    route.loaded[digest] = await self._load_release(Path(path), model=model, digest=digest, champion=None)
                 except ServingError as error:
                     route.fault = str(error)
             fault, traffic = route.fault, Traffic(**saved["traffic"])
@@ -81,7 +82,7 @@ class Admin:
         if known is None or digest not in known.loaded:
             champion = known.live.bundle if known is not None and known.live is not None else None
             try:
-                bundle = await self._fleet.load(Path(path), model=model, digest=digest, champion=champion)
+                bundle = await self._load_release(Path(path), model=model, digest=digest, champion=champion)
             except ServingError as error:
                 raise ConflictError(str(error)) from error
             route = self._routes.setdefault(model, Route(model))
@@ -89,6 +90,17 @@ class Admin:
             route.unload_spare()
             self._save(route, route.traffic)
         return await self._show(model, {})
+
+    async def _load_release(self, path: Path, *, model: str, digest: str, champion: Any) -> Any:
+        """Have the processes load a release; the audit log shall hear of it, and of a refusal with its reason."""
+        try:
+            loaded = await self._fleet.load(path, model=model, digest=digest, champion=champion)
+        except ServingError as error:
+            reason = error.__cause__.reason if isinstance(error.__cause__, SealError) else "does not pass its checks"
+            self._incidents.note("release_refused", subject=f"model/{model}", digest=digest, reason=reason, why=str(error))
+            raise
+        self._incidents.note("release_opened", subject=f"model/{model}", digest=digest)
+        return loaded
 
     async def _set_traffic(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
         route = self._known(model)

@@ -29,6 +29,7 @@ from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.fleet import Alone, export_figures, rotate_log
 from platform_assets.stages.serving.grpc_server import GrpcServer
 from platform_assets.stages.serving.http import Connection, HttpServer
+from platform_assets.stages.serving.incidents import Denials, Incidents
 from platform_assets.stages.serving.links import Link
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.memory import Memory
@@ -73,7 +74,8 @@ class Process:
         self._config = config
         self._log, self._shadow = PredictionLog(config.serving / "log", worker=worker), Shadow()
         reader = OnlineReader(config.online) if config.online is not None else None
-        gate = Gate(read_public_key(config.keys), tokens_required=config.tokens_required)
+        self._denials = Denials(Incidents(config.serving))
+        gate = Gate(read_public_key(config.keys), tokens_required=config.tokens_required, on_denied=self._denials.note)
         memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
         self.app = App(
@@ -109,6 +111,7 @@ class Process:
             await asyncio.gather(*ending)
             self._house.cancel()
         self._shadow.stop()
+        self._denials.tell()
         await asyncio.to_thread(self._log.stop)
 
 

@@ -6,11 +6,12 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from platform_assets import cli
+from platform_assets import cli, cli_governance
 from platform_assets.errors import ReleaseError, SealError
 from platform_assets.main_job import operations
 from resources.artifacts import FolderArtifactStore
 from resources.audit import SqliteAuditLog
+from resources.audit_signature import HeadSigner
 from resources.testing.keys import open_releases
 from resources.testing.released import MODEL, write_released_home
 from resources.testing.serving import TINY_SCHEMA, _tiny_graph, write_tiny_release
@@ -22,7 +23,7 @@ def settings(tmp_path):
 
 
 def actions(settings):
-    return [entry["action"] for entry in SqliteAuditLog(settings.home.state).entries()]
+    return [entry["action"] for entry in SqliteAuditLog(settings.home.state, signer=HeadSigner(settings.home.keys)).entries()]
 
 
 def test_an_exported_release_passes_openssfs_own_verifier(settings, tmp_path):
@@ -57,7 +58,7 @@ def test_a_rotation_is_audited_before_and_after(settings):
 
 
 def test_the_command_says_which_release_cannot_be_read(settings, monkeypatch):
-    monkeypatch.setattr(cli, "read_settings", lambda: settings)
+    monkeypatch.setattr(cli_governance, "read_settings", lambda: settings)
     (settings.home.keys / "releases.keys.json").unlink()
     found = CliRunner().invoke(cli.app, ["keys", "rotate"])
     assert isinstance(found.exception, ReleaseError)
@@ -68,7 +69,7 @@ def test_the_command_says_which_release_cannot_be_read(settings, monkeypatch):
 def test_a_release_older_than_signing_is_sealed_under_its_own_digest(settings, tmp_path):
     digest = write_tiny_release(tmp_path / "old", model=MODEL, seed=3)
     assert FolderArtifactStore(settings.home.artefacts).put(tmp_path / "old") == digest
-    SqliteAuditLog(settings.home.state).append("release", subject=f"model/{MODEL}", actor="test", detail={"digest": digest, "mlflow_version": "2"})  # fmt: skip
+    SqliteAuditLog(settings.home.state, signer=HeadSigner(settings.home.keys)).append("release", subject=f"model/{MODEL}", actor="test", detail={"digest": digest, "mlflow_version": "2"})  # fmt: skip
     with pytest.raises(ReleaseError, match="seal it with `falaj release seal MODEL`"):
         operations.verify_release(settings, MODEL, digest[:12])
     assert operations.seal_releases(settings, MODEL) == [digest]

@@ -21,8 +21,10 @@ from serving_process import MODEL, Server
 
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.stages.serving.v2 import write_texts
-from resources.serving import PredictClient, find_server, log_lines, server_command
+from resources.incidents import take_over
+from resources.serving import PredictClient, connect, find_server, log_lines, server_command
 from resources.testing.serving import TINY_ROW
+from resources.testing.state import MemoryAuditLog
 
 PATH = f"/v1/models/{MODEL}:predict"
 BODY = json.dumps({"rows": [TINY_ROW]}).encode()
@@ -386,3 +388,30 @@ def test_it_ends_with_its_parent_where_asked_to(tmp_path):
 def test_without_admin_scope_nothing_can_be_changed(live):
     with live.client("predict") as client, pytest.raises(AccessError, match="admin"):
         client.request("POST", f"/admin/models/{MODEL}/traffic", {"live": None})
+
+
+def test_the_audit_log_hears_of_refused_releases_and_of_callers_turned_away(tmp_path):
+    server, audit = Server(tmp_path), MemoryAuditLog()
+    server.start()
+    digest = server.deploy()
+    stolen = server.releases.make(2)
+    (server.releases.path(stolen) / "model.sig").unlink()
+    with pytest.raises(ServingError, match="it is not signed"):
+        server.target.load(MODEL, stolen)
+    with pytest.raises(ServingError):
+        server.target.load(MODEL, server.releases.make(3, altered_answers=0.1))
+    for token in ("nonsense", None, server.token("predict")):
+        for _ in range(20):
+            with connect(server.settings, token=token) as client, pytest.raises(AccessError):
+                client.request("POST", f"/admin/models/{MODEL}/rotate", {})
+    server.kill(signal.SIGTERM)
+    take_over(server.settings.home.serving, audit)
+    told = [(entry["action"], entry["detail"]) for entry in audit.entries(subject=f"model/{MODEL}")]
+    assert [action for action, _ in told] == ["release_opened", "release_refused", "release_refused"]
+    assert told[0][1]["digest"] == digest
+    assert (told[1][1]["digest"], told[1][1]["reason"]) == (stolen, "unsigned")
+    assert told[2][1]["reason"] == "does not pass its checks"
+    denied = [entry["detail"]["counts"] for entry in audit.entries(subject="server")]
+    assert len(denied) <= 3
+    total = {reason: sum(counts.get(reason, 0) for counts in denied) for reason in ("invalid token", "no token", "wrong scope")}
+    assert total == {"invalid token": 20, "no token": 20, "wrong scope": 20}

@@ -1,0 +1,103 @@
+"""Commands of governance: releases, the keys that they are encrypted under, the audit log. Each a thin call, as in `cli.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from platform_assets.cli_options import Model, Version, console
+from platform_assets.errors import ReleaseError
+from resources.settings import read_settings
+
+release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, seal, export.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under.")
+audit_app = typer.Typer(no_args_is_help=True, help="The audit log: verify it, take a checkpoint of it.")
+
+
+@release_app.command("list")
+def list_releases(model: Model) -> None:
+    """List a model's releases, newest last."""
+    from platform_assets.main_job import operations
+
+    table = Table("version", "candidate", "metric", "MLflow", "made", "live")
+    for row in operations.list_releases(read_settings(), model):
+        table.add_row(*(str(row[name]) for name in ("version", "candidate", "metric", "mlflow_version", "created", "live")))
+    console.print(table)
+
+
+@release_app.command("show")
+def show_release(model: Model, version: Version = None) -> None:
+    """Print a release's model card."""
+    from rich.markdown import Markdown
+
+    from platform_assets.main_job import operations
+
+    console.print(Markdown(operations.read_card(read_settings(), model, version)))
+
+
+@release_app.command("verify")
+def verify_release(model: Model, version: Version = None) -> None:
+    """Check a release's signature and every byte of its files."""
+    from platform_assets.main_job import operations
+
+    digest, files = operations.verify_release(read_settings(), model, version)
+    console.print(f"{model} {digest[:12]}: the signature and {files} files hold.")
+
+
+@release_app.command("seal")
+def seal_releases(model: Model) -> None:
+    """Sign and encrypt releases that were made before releases were signed."""
+    from platform_assets.main_job import operations
+
+    sealed = operations.seal_releases(read_settings(), model)
+    console.print(f"{model}: {len(sealed)} releases were sealed. {', '.join(digest[:12] for digest in sealed)}")
+
+
+@release_app.command("export")
+def export_release(
+    model: Model,
+    folder: Annotated[Path, typer.Argument(help="New folder for the plain files and model.sig.")],
+    version: Version = None,
+) -> None:
+    """Decrypt a release into a folder, with its OpenSSF signature beside the files."""
+    from platform_assets.main_job import operations
+
+    digest = operations.export_release(read_settings(), model, version, folder=folder)
+    console.print(f"{model} {digest[:12]}: decrypted into {folder}.", soft_wrap=True, highlight=False)
+
+
+@keys_app.command("rotate")
+def rotate_keys() -> None:
+    """Wrap the key of every encrypted file under a new key; nothing is encrypted anew and everything stays readable throughout."""
+    from platform_assets.main_job import operations
+
+    done = operations.rotate_keys(read_settings())
+    console.print(f"Key {done.added} is in use; {len(done.rewrapped)} releases were brought to it.", highlight=False)
+    if done.forgotten:
+        console.print(f"Destroyed, since no release needs them: {', '.join(done.forgotten)}.", highlight=False)
+    if done.unreadable:
+        raise ReleaseError("these could not be read before either: " + "; ".join(done.unreadable.values()))
+
+
+@audit_app.command("verify")
+def verify_audit(
+    checkpoint: Annotated[Path | None, typer.Option(help="File of `falaj audit checkpoint`: the log must go on from there.")] = None,
+) -> None:
+    """Check every entry of the audit log, their order and the signature; name the place that does not fit."""
+    from platform_assets.main_job import audit_verbs
+
+    length = audit_verbs.verify_audit(read_settings(), checkpoint=checkpoint)
+    since = f" and go on from {checkpoint}" if checkpoint else ""
+    console.print(f"{length} entries of the audit log hold, are signed{since}.", soft_wrap=True, highlight=False)
+
+
+@audit_app.command("checkpoint")
+def take_checkpoint(file: Annotated[Path, typer.Argument(help="File to write, to be kept on another machine.")]) -> None:
+    """Write the signed head of the audit log; a log that is put back to an earlier state later is told by it."""
+    from platform_assets.main_job import audit_verbs
+
+    found = audit_verbs.take_checkpoint(read_settings(), file)
+    console.print(f"{file}: the audit log has {found['length']} entries. Keep it on another machine.", soft_wrap=True, highlight=False)
