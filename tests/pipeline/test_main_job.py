@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import time
@@ -153,6 +154,7 @@ def test_the_audit_chain_holds_and_tells_the_whole_story(finished: Finished) -> 
     assert audit.verify() == len(audit.entries())
     entries = audit.entries(subject=f"model/{MODEL}")
     told = Counter(entry["action"] for entry in entries if entry["action"] != "reproduction")  # of another file's tests
+    assert told.pop("release_opened") >= 2  # by the server, again when it starts
     assert told == {"gate": 2, "release": 2, "rollout": 2, "retraining": 1, "retraining_outcome": 1}
     launches = [entry for entry in audit.entries() if entry["action"] == "launch" and entry["detail"]["job"] == keys.train_job(MODEL)]
     assert [entry["actor"] for entry in launches] == ["falaj run", keys.DRIFT_SENSOR]
@@ -227,6 +229,7 @@ def test_the_retraining_is_judged_by_what_it_gained_on_the_newest_labels(finishe
 
 def test_no_raw_personal_value_leaves_the_first_two_states(finished: Finished) -> None:
     root = finished.tiny.home.root
+    gc.collect()  # connections of tests before: closing the last one takes a file away that the search would list
     raw = tuple(root / "tables" / "dataset" / DATASET / state for state in RAW)
     files = [path for path in root.rglob("*") if path.is_file() and not any(path.is_relative_to(folder) for folder in raw)]
     found = [str(path.relative_to(root)) for path in files if PERSONAL.search(path.read_bytes())]
@@ -264,7 +267,8 @@ def test_a_second_run_makes_nothing_twice(finished: Finished, tmp_path: Path) ->
     assert answer.returncode == 0, answer.stdout
     assert tiny.parts.tables.pin(log) == before
     assert {path.name for path in tiny.home.artefacts.rglob("*")} == artefacts
-    assert len(parts.audit.entries()) == entries
+    added = parts.audit.entries()[entries:]
+    assert {entry["action"] for entry in added} <= {"release_opened"}  # the server started again
     assert again["models"][0]["live_version"] == finished.result["models"][0]["live_version"]
     assert again["models"][0]["releases"] == finished.result["models"][0]["releases"]
     assert again["models"][0]["seconds"] == {}
