@@ -19,6 +19,7 @@ AREAS = {  # modules of this room, by area
     "rollout": ("rollout",),
     "serving": ("serving", "serving_life", "batch_scoring"),
     "compression": ("compression",),
+    "governance": ("governance",),
     "soak": ("soak",),
 }
 
