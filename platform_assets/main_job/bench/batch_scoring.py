@@ -1,7 +1,8 @@
 """Batch scoring of a Parquet file by the whole command `falaj predict`, against bare onnxruntime with the same rows in memory.
 
 The peer gets its arrays ready made and comes in two forms: one session on all cores, and a thread a core that runs it with one thread each,
-which few take the trouble of. Its time leaves out its own start, reading and writing; the command's leaves out nothing.
+which few take the trouble of. Its time leaves out its own start, reading and writing; the command's leaves out nothing. Beside them a
+script as one writes it by hand: it starts, reads the file with pyarrow, runs one session on all cores and writes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
             console.print(f"batch scoring, {name}, {rows:,} rows of Parquet ...")
             runs = {
                 "command": partial(_run_command, settings, root),
+                "script": partial(_run_script, root),
                 "one session": partial(run_contestant, __name__, ["bare", str(root), "--sessions", "1"]),
                 "a session a core": partial(run_contestant, __name__, ["bare", str(root), "--sessions", str(_THREADS)]),
             }
@@ -70,6 +72,8 @@ def _describe(name: str, medians: dict[str, dict[str, float]], *, rows: int) -> 
         describe_row(f"{what}: its CPU against bare onnxruntime's", value=round(1e6 * ours["cpu_seconds"] / rows, 2), unit="us a row",
                      against=round(1e6 * medians["a session a core"]["cpu_seconds"] / rows, 2)),
         describe_row(f"{what}: its peak memory", value=round(ours["peak_mib"]), unit="MiB"),
+        describe_row(f"{what}: a script by hand, with start, reading and writing", value=round(rates["script"]), unit="rows/s"),
+        describe_row(f"{what}: `falaj predict` against that script", value=round(rates["command"] / rates["script"], 3), unit="x"),
         *(
             judge_row(
                 f"{what}: `falaj predict`, all in all", value=round(rates["command"] / rates[who], 3), unit="x", must=0.8,
@@ -186,6 +190,32 @@ def run_command(root: Path, *, model: str) -> dict[str, float]:
     wall = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall_seconds": wall, "cpu_seconds": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / 1024}
+
+
+def _run_script(root: Path) -> dict[str, float]:
+    """Run the script in a process of its own; its wall time from start to end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", _SCRIPT, str(root), str(_CHUNK)], check=True)
+    return {"wall_seconds": time.perf_counter() - began}
+
+
+_SCRIPT = """
+import sys, numpy as np, onnxruntime as ort, pyarrow as pa, pyarrow.parquet as pq
+root, chunk = sys.argv[1], int(sys.argv[2])
+table = pq.read_table(f"{root}/rows.parquet")
+floats = [name for name in table.column_names if pa.types.is_floating(table.schema.field(name).type)]
+texts = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type) and name != "row_id"]
+arrays = {"numeric": np.column_stack([table[name].to_numpy() for name in floats])}
+if texts:
+    arrays["categorical"] = np.column_stack([table[name].to_numpy(zero_copy_only=False) for name in texts]).astype(object)
+session = ort.InferenceSession(f"{root}/model.onnx", providers=["CPUExecutionProvider"])
+found = np.concatenate([
+    session.run(None, {name: array[at : at + chunk] for name, array in arrays.items()})[0] for at in range(0, table.num_rows, chunk)
+])
+answers = {"label": np.array(["0", "1"])[found.argmax(axis=1)], "probability": found.max(axis=1)}
+shares = {f"probability_{at}": found[:, at] for at in (0, 1)}
+pq.write_table(pa.table({"row_id": table["row_id"], **answers, **shares}), f"{root}/script.parquet")
+"""
 
 
 def run_bare(root: Path, *, sessions: int) -> dict[str, float]:
