@@ -80,9 +80,9 @@ def _compare(sample: Sample) -> None:
         figures.failed()
         return
     figures.answered(batch.rows, perf_counter() - started)
-    sample.comparison.compared_rows += batch.rows
     pairs = zip(_labels(champion, sample.answered), _labels(challenger, found), strict=True)
     sample.comparison.disagreements += sum(ours != theirs for ours, theirs in pairs)
+    sample.comparison.compared_rows += batch.rows  # last: who reads meanwhile must not see rows whose verdict is still to come
 
 
 def _labels(bundle: Bundle, probabilities: np.ndarray) -> list[str]:

@@ -26,7 +26,7 @@ from platform_assets.stages.serving.admin import Admin, AdminRoutes
 from platform_assets.stages.serving.app import App
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.bundle import build_bundle
-from platform_assets.stages.serving.fleet import Alone, export_figures, rotate_log
+from platform_assets.stages.serving.fleet import Alone, export_figures, give_back_memory, rotate_log
 from platform_assets.stages.serving.grpc_server import GrpcServer
 from platform_assets.stages.serving.http import Connection, HttpServer
 from platform_assets.stages.serving.incidents import Denials, Incidents
@@ -155,6 +155,7 @@ async def _serve_as_told(config: ServerConfig, *, worker: int, end: socket.socke
         elif verb == "apply":
             routes[model].apply(Traffic(**order["traffic"]))
             routes[model].fault = order["fault"]
+            await asyncio.to_thread(give_back_memory)
         elif verb == "rotate":
             return await rotate_log(process.app, model)
         elif verb == "facts":
