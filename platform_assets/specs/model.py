@@ -187,8 +187,13 @@ class MonitoringSpec(Spec):
     """Windows of the production log against the training reference."""
 
     window_rows: PositiveInt = Field(2000, description="Predictions a window.")
-    significance: float = Field(0.01, gt=0, lt=1, description="Family-wise, after Bonferroni's correction over columns.")
-    min_effect: float = Field(0.1, gt=0, lt=1, description="Smallest effect (KS distance or total variation) that counts.")
+    significance: float = Field(0.01, gt=0, lt=1, description="Family-wise, after Bonferroni's correction over all tests of a window.")
+    min_effect: float = Field(
+        0.02, gt=0, lt=1, description="Smallest effect (KS distance, total variation, correlation, share of rows) that counts."
+    )
+    false_alarms: float = Field(
+        0.01, gt=0, lt=0.5, description="Share of windows without a drift that may alarm, kept by what the training rows' own blocks show."
+    )
     performance_drop: float = Field(0.03, gt=0, lt=1, description="Drop of the leading metric, once labels are known, that counts.")
 
 

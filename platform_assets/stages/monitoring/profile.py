@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.answers import open_model
+from platform_assets.errors import StageError
 from platform_assets.networks.preprocessing import Preprocessing
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.importance import share_importance
@@ -36,17 +37,22 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
     answer = open_model(model_file, schema=schema)
     train, calibration, holdout = (pq.read_table(data_dir / part) for part in ("train", "calibration", "holdout"))
     unseen = np.concatenate([answer(calibration), answer(holdout)])
-    rows = model.monitoring.window_rows
     tokeniser = None
     if schema.of_kind("text"):
         tokeniser = read_record(Preprocessing, model_file.with_name("preprocessing.json").read_bytes()).tokeniser
-    reference = build_reference(
-        train, schema=schema, probabilities=answer(train), window_rows=rows, unseen=unseen, tokeniser=tokeniser
-    )  # fmt: skip
     importance = share_importance(holdout, schema=schema, kind=model.target.kind, answer=answer)
+    reference = build_reference(
+        train, schema=schema, probabilities=answer(train), spec=model.monitoring, importance=importance, unseen=unseen,
+        tokeniser=tokeniser,
+    )  # fmt: skip
     return to_json(Profile(reference, importance))
 
 
 def read_profile(bundle: ReleaseFiles) -> Profile:
-    """Read the profile of a release's bundle."""
-    return read_record(Profile, bundle["profile.json"])
+    """Read the profile of a release's bundle; one that another version of this code has written is a StageError."""
+    try:
+        return read_record(Profile, bundle["profile.json"])
+    except ValueError as error:
+        raise StageError(
+            f"release {bundle.version} holds a drift reference of another form ({error}); retrain the model for one of this form"
+        ) from error

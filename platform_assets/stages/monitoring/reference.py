@@ -1,58 +1,76 @@
 """What a release was trained on, small enough to travel with it: a summary a signal, and how far its own past strayed from it.
 
 Rows of a time-ordered table are not independent draws: blocks of the training data itself differ from the rest by far more than
-a test's null allows, and a test alone would fire on every window. So each signal carries the distance its own blocks showed.
+a test's null allows, and a test alone would fire on every window. So each finding carries the effect that its own blocks showed, and
+all of them together the margin that keeps the declared rate of false alarms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from platform_assets.errors import StageError
 from platform_assets.networks.tokens import Tokeniser
-from platform_assets.stages.monitoring.signals import Signal, order_by_event, take_answers, take_signals
-from platform_assets.stages.monitoring.statistics import ks_distance, total_variation
+from platform_assets.stages.monitoring.dependence import (
+    ODD,
+    Code,
+    Dependence,
+    choose_codes,
+    choose_scored,
+    differences,
+    encode,
+    measure_moments,
+    pair_places,
+    pool,
+    scale_of,
+    score_rows,
+    weigh_together,
+)
+from platform_assets.stages.monitoring.evidence import weigh_signal
+from platform_assets.stages.monitoring.signals import order_by_event, span_of, take_answers, take_labels, take_signals
+from platform_assets.stages.monitoring.sketch import Sketch, Summary, merge_sketches, round_to_digits, sketch_signals, summarise
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pyarrow as pa
 
+    from platform_assets.specs.model import MonitoringSpec
     from platform_assets.specs.records import FeatureSchema
 
-SKETCH = 2001
+T = TypeVar("T")
+LAYERS = 4  # that share significance and false alarms: columns and answers, quality, pairs of columns, all columns together
+TOGETHER = "together"
+LEANS_ON = 0.05  # share of the total permutation importance from which drifted inputs count against the model
+QUALITY_FLOOR = 0.25  # of `min_effect`: a share of rows that are missing or new tells sooner than a distance does
 _FEWEST_BLOCKS = 3
+_FEWEST_FOR_MARGIN = 6
+_MOST_BLOCKS = 64  # that straying is measured on
 _DEVIATIONS = 2.5  # Leys et al. 2013, J. Exp. Soc. Psychol. 49, 764: median and this many scaled deviations, unmoved by outliers
 _MAD_SCALE = 1.4826  # makes the median absolute deviation a standard deviation, for normal values
 
 
 @dataclass(frozen=True)
-class SignalReference:
-    """Summary of one signal over the training rows.
-
-    number: `quantiles`, at most SKETCH sorted values at evenly spaced ranks, None (first) where missing; category: `counts` by value,
-    "" is missing. `strayed`: effect that a block of training rows hardly passes against the other blocks; 0 with too few to tell.
-    """
-
-    name: str
-    feature: str
-    kind: str
-    quantiles: tuple[float | None, ...]
-    counts: dict[str, int]
-    strayed: float
-    rows: int
-
-
-@dataclass(frozen=True)
 class Reference:
-    """Summary of the rows a release was trained on."""
+    """Summary of the rows a release was trained on.
+
+    `strayed`: by finding, the effect that a block of training rows hardly passes against the others; absent or 0 with too few to tell.
+    `margins`: what the thresholds of a layer (columns and answers, quality, joint) are multiplied with, so that a further block of the same
+    kind passes any of all at the declared rate.
+    """
 
     rows: int
     window_rows: int
     first_event: str
     last_event: str
-    signals: tuple[SignalReference, ...]
+    signals: tuple[Summary, ...]
+    strayed: dict[str, float]
+    dependence: Dependence | None = None
+    margins: dict[str, float] = field(default_factory=dict)
     tokeniser: Tokeniser | None = None
 
 
@@ -60,70 +78,178 @@ def build_reference(
     train: pa.Table,
     *,
     schema: FeatureSchema,
-    probabilities: np.ndarray,
-    window_rows: int,
+    probabilities: np.ndarray | None,
+    spec: MonitoringSpec,
+    importance: Mapping[str, float] | None = None,
     unseen: np.ndarray | None = None,
     tokeniser: Tokeniser | None = None,
 ) -> Reference:
     """Summarise training rows (features as plain columns, event time) and the release's answers to them, [rows, classes].
 
+    Rows without an event time are taken in the order they stand in.
     `unseen`: its answers to rows it was not trained on, against which live answers are held; a model is surer of what it has seen.
-    `tokeniser`: the one of its texts.
+    `importance`: each feature's share; None where every column counts. `tokeniser`: the one of its texts.
     """
     if not train.num_rows:
         raise StageError("a drift reference was asked for from no training rows; at least one is needed")
-    order = order_by_event(train, schema=schema)
-    train = train.take(order)
-    signals = take_signals(train, schema=schema, probabilities=np.asarray(probabilities)[order], tokeniser=tokeniser)
-    compared = {} if unseen is None else {signal.name: signal for signal in take_answers(unseen, classes=schema.classes)}
-    events = train[schema.event_time]
+    answers = None if probabilities is None else np.asarray(probabilities)
+    if schema.event_time in train.column_names:
+        order = order_by_event(train, schema=schema)
+        train, answers = train.take(order), None if answers is None else answers[order]
+    size = spec.window_rows
+    starts = range(0, max(train.num_rows - size, 0) + 1, size)
+    ends = [*starts[1:], train.num_rows]  # a rest goes with the last block
+    sketches = []
+    for start, end in zip(starts, ends, strict=True):
+        rows, given = train.slice(start, end - start), None if answers is None else answers[start:end]
+        signals = take_signals(rows, schema=schema, probabilities=given, tokeniser=tokeniser)
+        labels = (take_labels(rows[schema.target].cast("string")),) if schema.target in rows.column_names else ()
+        sketches.append(sketch_signals([*signals, *labels], seed=start))
+    summaries = summarise(merge_sketches(sketches))
+    chosen = [sketches[place] for place in np.unique(np.linspace(0, len(sketches) - 1, _MOST_BLOCKS).round().astype(int))]
+    strayed, ratios = _stray(chosen, spec=spec, importance=importance)
+    dependence, joint_ratios = _relate(chosen, summaries, spec=spec, importance=importance)
+    if unseen is not None:
+        held = summarise(sketch_signals(take_answers(unseen, classes=schema.classes), seed=0))
+        summaries = {name: held.get(name, summary) for name, summary in summaries.items()}
+    first_event, last_event = span_of(train, schema=schema)
     return Reference(
         rows=train.num_rows,
-        window_rows=window_rows,
-        first_event=str(events[0].as_py()),
-        last_event=str(events[-1].as_py()),
-        signals=tuple(
-            _summarise(compared.get(signal.name, signal), strayed=measure_straying(signal, window_rows=window_rows)) for signal in signals
-        ),
+        window_rows=size,
+        first_event=first_event,
+        last_event=last_event,
+        signals=tuple(summaries.values()),
+        strayed={name: value for name, value in strayed.items() if value},
+        dependence=dependence,
+        margins={layer: _margin(values, rate=spec.false_alarms / LAYERS) for layer, values in {**ratios, **joint_ratios}.items()},
         tokeniser=tokeniser,
     )
 
 
-def measure_effect(kind: str, reference: np.ndarray, current: np.ndarray) -> float:
-    """Effect in [0, 1]: Kolmogorov-Smirnov distance of numbers, total variation of categories."""
-    return total_variation(reference, current) if kind == "category" else ks_distance(reference, current)
+def hardly_passed(effects: np.ndarray) -> np.ndarray:
+    """Return median and 2.5 scaled median absolute deviations along the first axis; 0 under three.
 
-
-def rank_missing_lowest(values: np.ndarray) -> np.ndarray:
-    """Put missing numbers below every other, so that a surge of them is a distance like any other."""
-    return np.where(np.isnan(values), -np.inf, values)
-
-
-def _summarise(signal: Signal, *, strayed: float) -> SignalReference:
-    rows = len(signal.values)
-    if signal.kind == "category":
-        names, counts = np.unique(signal.values.astype(str), return_counts=True)
-        table = dict(zip(names.tolist(), counts.tolist(), strict=True))
-        return SignalReference(signal.name, signal.feature, signal.kind, (), table, strayed, rows)
-    ranked = np.sort(rank_missing_lowest(signal.values))
-    sketch = ranked[np.linspace(0, len(ranked) - 1, min(SKETCH, len(ranked))).round().astype(int)]
-    quantiles = tuple(None if value == -np.inf else value for value in sketch.tolist())
-    return SignalReference(signal.name, signal.feature, signal.kind, quantiles, {}, strayed, rows)
-
-
-def measure_straying(signal: Signal, *, window_rows: int) -> float:
-    """Return what effect a block of `window_rows` consecutive values hardly passes against all other blocks; 0 under three blocks.
-
-    Median and 2.5 scaled median absolute deviations rather than the largest: the head of a history is often selected (the first
-    hotel bookings are those made years ahead), and its few odd blocks would hide every later drift.
+    Not the largest: the head of a history is often selected (the first hotel bookings are those made years ahead), and its few odd blocks
+    would hide every later drift.
     """
-    blocks = len(signal.values) // window_rows
-    if blocks < _FEWEST_BLOCKS:
-        return 0.0
-    values = signal.values.astype(str) if signal.kind == "category" else rank_missing_lowest(signal.values)
-    names, cells = np.unique(values[: blocks * window_rows], return_inverse=True)
-    counts = np.stack([np.bincount(block, minlength=len(names)) for block in cells.reshape(blocks, window_rows)])
-    total = counts.sum(axis=0)
-    effects = np.array([measure_effect(signal.kind, total - block, block) for block in counts])
-    middle = np.median(effects)
-    return float(middle + _DEVIATIONS * _MAD_SCALE * np.median(np.abs(effects - middle)))
+    if len(effects) < _FEWEST_BLOCKS:
+        return np.zeros(effects.shape[1:])
+    middle = np.median(effects, axis=0)
+    limit: np.ndarray = middle + _DEVIATIONS * _MAD_SCALE * np.median(np.abs(effects - middle), axis=0)
+    return limit
+
+
+def leans(feature: str, importance: Mapping[str, float] | None) -> float:
+    """Return how much the model leans on a feature; 1 for its answers, and for everything where nothing is known of it."""
+    return 1.0 if importance is None or not feature else float(importance.get(feature, 0.0))
+
+
+def margin_layer(layer: str) -> str:
+    """Return the layer whose margin holds; columns, answers and labels share one."""
+    return "column" if layer in ("answer", "label") else layer
+
+
+def floor_of(layer: str, spec: MonitoringSpec) -> float:
+    """Return the smallest effect that counts in a layer."""
+    return spec.min_effect * (QUALITY_FLOOR if layer == "quality" else 1.0)
+
+
+def _stray(
+    blocks: Sequence[Sketch], *, spec: MonitoringSpec, importance: Mapping[str, float] | None
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Hold each block against all others; return what each finding hardly passes, and each block's largest ratio to that, by layer."""
+    if len(blocks) < _FEWEST_BLOCKS:
+        return {}, {}
+    before = [None, *accumulate(blocks[:-1], Sketch.merge)]
+    after = [*reversed([*accumulate(reversed(blocks[1:]), Sketch.merge)]), None]
+    found = []
+    for block, *sides in zip(blocks, before, after, strict=True):
+        past, now = summarise(merge_sketches(side for side in sides if side is not None)), summarise(block)
+        found.append({finding.name: finding for name in now for finding in weigh_signal(past[name], now[name])})
+    names = sorted({name for findings in found for name in findings})
+    effects = np.array([[findings[name].effect if name in findings else 0.0 for name in names] for findings in found])
+    kinds = {name: finding for findings in found for name, finding in findings.items()}
+    layers = np.array([margin_layer(kinds[name].layer) for name in names])
+    floors = np.array([floor_of(layer, spec) for layer in layers])
+    limits = hardly_passed(effects)
+    # A share of rows is nil in most blocks, and their spread says nothing: what all blocks but one stayed under.
+    limits = np.where(layers == "quality", np.maximum(limits, np.sort(effects, axis=0)[-2]), limits)
+    counted = np.array([leans(kinds[name].feature, importance) >= LEANS_ON for name in names])
+    ratios = effects / np.maximum(floors, limits)
+    by_layer = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in ("column", "quality")}
+    return dict(zip(names, round_to_digits(limits).tolist(), strict=True)), by_layer
+
+
+def _relate(
+    blocks: Sequence[Sketch], summaries: Mapping[str, Summary], *, spec: MonitoringSpec, importance: Mapping[str, float] | None
+) -> tuple[Dependence | None, dict[str, np.ndarray]]:
+    """Measure what columns say together, and how far that strays from block to block; ratios as `_stray`."""
+    codes = choose_codes({name: summary for name, summary in summaries.items() if summary.feature})
+    places = pair_places(codes)
+    if not len(places[0]):
+        return None, {}
+    coded = [encode(block.sample, codes=codes, summaries=summaries) for block in blocks]
+    scales = scale_of(np.concatenate(coded))
+    parts = [measure_moments(rows, scales=scales) for rows in coded]
+    whole = pool(parts)
+    each = np.array([leans(summaries[code.signal].feature, importance) for code in codes])
+    scored = choose_scored(codes, each)
+    weights = weigh_together(whole.covariance[np.ix_(scored, scored)], [codes[place] for place in scored])
+    scores = [score_rows(rows, scales=scales, scored=scored.tolist(), weights=weights) for rows in coded]
+    odd_below = float(np.quantile(np.concatenate(scores), ODD))
+    limits, odd_limit, ratios = np.zeros(len(places[0])), 0.0, {}
+    if len(blocks) >= _FEWEST_BLOCKS:
+        odd = np.array([np.mean(one < odd_below) for one in scores]) - ODD
+        effects = np.stack([differences(pool(_without(parts, place)), part, places=places)[0] for place, part in enumerate(parts)])
+        limits, odd_limit = hardly_passed(effects), float(hardly_passed(odd))
+        counted = pair_importance(codes, places, summaries=summaries, importance=importance) >= LEANS_ON
+        ratios["joint"] = (effects / np.maximum(spec.min_effect, limits))[:, counted].max(axis=1, initial=0.0)
+        ratios[TOGETHER] = odd / max(spec.min_effect, odd_limit)
+    dependence = Dependence(
+        rows=whole.rows,
+        codes=codes,
+        scales=tuple(tuple(row) for row in round_to_digits(scales).tolist()),
+        covariance=_stored(whole.covariance[places]),
+        variance=_stored(whole.variance[places]),
+        strayed=_stored(limits),
+        scored=tuple(scored.tolist()),
+        weights=_stored(weights.ravel()),
+        odd_below=odd_below,
+        odd_strayed=odd_limit,
+    )
+    return dependence, ratios
+
+
+def _without(parts: Sequence[T], place: int) -> list[T]:
+    return [*parts[:place], *parts[place + 1 :]]
+
+
+def _stored(numbers: np.ndarray) -> tuple[float, ...]:
+    return tuple(round_to_digits(numbers).tolist())
+
+
+def pair_importance(
+    codes: Sequence[Code],
+    places: tuple[np.ndarray, np.ndarray],
+    *,
+    summaries: Mapping[str, Summary],
+    importance: Mapping[str, float] | None,
+) -> np.ndarray:
+    """Return how much the model leans on each pair: as much as on the one of both that it leans on less."""
+    each = np.array([leans(summaries[code.signal].feature, importance) for code in codes])
+    return np.minimum(each[places[0]], each[places[1]])
+
+
+def _margin(ratios: np.ndarray, *, rate: float) -> float:
+    """Return what a further block's ratio passes with a chance of `rate`, as far as these tell; at least 1.
+
+    Student's prediction interval for one more draw, on median and scaled median absolute deviation.
+    """
+    from scipy.special import stdtrit
+
+    if len(ratios) < _FEWEST_FOR_MARGIN:
+        return 1.0
+    middle = np.median(ratios)
+    deviation = _MAD_SCALE * np.median(np.abs(ratios - middle))
+    limit = middle + float(stdtrit(len(ratios) - 1, 1 - rate)) * deviation * np.sqrt(1 + 1 / len(ratios))
+    return float(max(1.0, limit))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from platform_assets.specs.records import DriftReport, FeatureSchema, WindowPerformance, read_record
-from platform_assets.stages.monitoring.drift import report_window
+from platform_assets.stages.monitoring.drift import judge_labels, report_window
 from platform_assets.stages.monitoring.log import cut_windows, stack_probabilities, unpack_inputs
 from platform_assets.stages.monitoring.performance import measure_window
 from platform_assets.stages.monitoring.profile import read_profile
@@ -46,7 +47,7 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
             )
         known: WindowPerformance | None = measured.get(window.index)
         if known is None or not known.settled:
-            measured[window.index] = measure_window(
+            figures = measure_window(
                 rows,
                 window=window,
                 classes=schema.classes,
@@ -54,4 +55,7 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
                 promised=known.promised if known else promised,
                 drop=spec.performance_drop,
             )
+            # early labels are a selection, and so are their shares
+            shift = judge_labels(profile.reference, rows["actual"], spec=spec) if figures.settled else None
+            measured[window.index] = replace(figures, label_shift=shift)
     return DriftReport(tuple(windows), tuple(measured[index] for index in sorted(measured)))

@@ -1,6 +1,6 @@
 """Distances between two samples and the chance of seeing them by luck. Which distance counts as drift is decided in drift.py.
 
-All of these are plain numpy on counts: `reference` and `current` are counts over the same cells, in the same order.
+`reference` and `current` are counts over the same cells, in the same order, or sorted values where a function says so.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import numpy as np
 
 _TERMS = 101
 _SMALLEST_EXPECTED = 5.0  # Cochran (1954): cells expected below five are pooled before a chi-squared test
-_FLOOR = 1e-4
+_TAIL = 10_000
 
 
 def ks_distance(reference: np.ndarray, current: np.ndarray) -> float:
-    """Kolmogorov-Smirnov distance: largest gap between two distribution functions, in [0, 1]; cells are in ascending order of value."""
-    return float(np.abs(np.cumsum(_shares(reference)) - np.cumsum(_shares(current))).max(initial=0.0))
+    """Kolmogorov-Smirnov distance of two sets of sorted values: largest gap between their distribution functions, in [0, 1]."""
+    if not len(reference) or not len(current):
+        return 0.0
+    places = np.concatenate([reference, current])
+    one, other = (np.searchsorted(points, places, side="right") / len(points) for points in (reference, current))
+    return float(np.abs(one - other).max())
 
 
 def ks_p_value(distance: float, *, reference_rows: int, current_rows: int) -> float:
@@ -59,13 +63,24 @@ def chi_squared_p_value(reference: np.ndarray, current: np.ndarray) -> float:
     return float(gammaincc((both.shape[1] - 1) / 2, statistic / 2))
 
 
-def population_stability_index(reference: np.ndarray, current: np.ndarray) -> float:
-    """PSI: symmetric Kullback-Leibler divergence over cells (Jeffreys 1946; Siddiqi 2006); empty cells count as 0.01 %.
+def surge_p_value(count: int, rows: int, *, before: int, before_rows: int) -> float:
+    """Chance that `rows` hold at least `count` of what `before_rows` hold `before`: Fisher's exact test, one-sided (Fisher 1935).
 
-    Bankers' rule of thumb: below 0.1 stable, above 0.25 a marked shift.
+    Terms beyond the first thousands of a tail add nothing to a float.
     """
-    expected, found = (np.maximum(_shares(counts), _FLOOR) for counts in (reference, current))
-    return float(((found - expected) * np.log(found / expected)).sum())
+    from scipy.special import gammaln
+
+    marked, total = count + before, rows + before_rows
+    if count * total <= marked * rows:  # no more than its share
+        return 1.0
+    found = np.arange(count, min(rows, marked, count + _TAIL) + 1, dtype=np.float64)
+
+    def choose(of: np.ndarray | float, taken: np.ndarray | float) -> np.ndarray:
+        ways: np.ndarray = gammaln(of + 1.0) - gammaln(np.asarray(taken) + 1.0) - gammaln(of - np.asarray(taken) + 1.0)
+        return ways
+
+    logs = choose(marked, found) + choose(total - marked, rows - found) - choose(total, rows)
+    return float(min(1.0, np.exp(logs).sum()))
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

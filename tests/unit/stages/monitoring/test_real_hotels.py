@@ -14,6 +14,7 @@ CATEGORIES = ("country", "deposit_type", "agent", "market_segment", "customer_ty
 NUMBERS = ("lead_time", "adr", "total_of_special_requests", "previous_cancellations")
 IMPORTANCE = dict.fromkeys(("country", "deposit_type", "agent", "lead_time", "total_of_special_requests"), 0.2)
 ROWS = 2000
+SPEC = MonitoringSpec(window_rows=ROWS)
 
 
 @pytest.mark.real_data
@@ -39,7 +40,9 @@ def test_the_real_hotels_drift_in_some_live_windows_not_in_all_and_their_own_pas
         texts = {name: pa.array(part[name].astype(object).where(part[name].notna(), None), pa.string()) for name in CATEGORIES}
         return pa.table({**texts, **{name: part[name].to_numpy(float) for name in NUMBERS}, "booking_date": pa.array(part.booking_date)})
 
-    reference = build_reference(table(train), schema=schema, probabilities=model.predict_proba(encode(train)), window_rows=ROWS)
+    reference = build_reference(
+        table(train), schema=schema, probabilities=model.predict_proba(encode(train)), spec=SPEC, importance=IMPORTANCE
+    )
 
     def flags(rows):
         found = []
@@ -48,7 +51,7 @@ def test_the_real_hotels_drift_in_some_live_windows_not_in_all_and_their_own_pas
             window = Window(index, index * ROWS, (index + 1) * ROWS - 1, ("v1",))
             shares = model.predict_proba(encode(part))
             report = report_window(
-                reference, table(part), window=window, schema=schema, probabilities=shares, importance=IMPORTANCE, spec=MonitoringSpec()
+                reference, table(part), window=window, schema=schema, probabilities=shares, importance=IMPORTANCE, spec=SPEC
             )
             found.append(report.drifted)
         return found
