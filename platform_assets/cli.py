@@ -25,7 +25,7 @@ app = typer.Typer(
 app.add_typer(release_app, name="release")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
-drift_app = typer.Typer(no_args_is_help=True, help="Drift: replay a retraining policy on past data.")
+drift_app = typer.Typer(no_args_is_help=True, help="Drift: hold two tables against each other, replay a retraining policy on past data.")
 app.add_typer(drift_app, name="drift")
 events_app = typer.Typer(no_args_is_help=True, help="Events: send one in, see what waits, read what went out.")
 app.add_typer(events_app, name="events")
@@ -273,6 +273,24 @@ def bench(
     value = suite.run_area(area, quick=quick, console=console)
     tables.print_benchmark(value, console)
     write(json_file, value)
+
+
+@drift_app.command("report")
+def drift_report(
+    model: Model,
+    *,
+    reference: Annotated[str, typer.Option(help="CSV, Parquet or Delta: a file, folder or URL; what rows looked like.")],
+    current: Annotated[str, typer.Option(help="The same; what they look like now.")],
+    json_file: Json = None,
+) -> None:
+    """Hold one table against another: what moved, how sure that is, and whether the model leans on it."""
+    from dataclasses import asdict
+
+    from platform_assets.main_job import drift_verbs, tables
+
+    value = drift_verbs.report_tables(read_settings(), model, reference=reference, current=current)
+    tables.print_drift(value, console)
+    write(json_file, {**value, "report": asdict(value["report"])})
 
 
 @drift_app.command("replay")

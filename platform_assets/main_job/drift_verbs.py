@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from platform_assets.errors import Fault, SpecError
 from platform_assets.main_job.replay import compare
 from platform_assets.specs.model import PayoffSpec
+from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.replay.picture import draw_replay
 from platform_assets.stages.replay.stream import open_stream
 from resources.file_reader import read_table
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
+
+    from resources.settings import Settings
 
 
 def read_policy(path: Path | None) -> PayoffSpec:
@@ -56,6 +59,29 @@ def replay_table(
         value = compare(stream, spec, tick=lambda: bar.update(f"replaying: {next(done)} of {stream.windows - history} models trained"))
     value = {"table": table, "time": time, "target": target, **value, "sentence": _say(value)}
     return value, draw_replay(value)
+
+
+def report_tables(settings: Settings, model: str, *, reference: str, current: str) -> dict[str, Any]:
+    """Hold one table against another as a model's live release would; without a release every column counts."""
+    from platform_assets.main_job.operations import open_parts
+    from platform_assets.main_job.releases import recorded_live
+    from platform_assets.stages.monitoring.profile import read_profile
+    from platform_assets.stages.monitoring.tables import compare_tables
+
+    parts = open_parts(settings, model)
+    digest = recorded_live(parts.audit, model)
+    schema, importance = None, None
+    if digest is not None:
+        release = parts.releases.open(digest)
+        schema = read_record(FeatureSchema, release["schema.json"])
+        importance = read_profile(release).importance
+    past, now = read_table(reference), read_table(current)
+    spec = parts.catalogue.models[model].monitoring
+    found = compare_tables(past, now, spec=spec, schema=schema, importance=importance)
+    return {
+        "model": model, "release": digest and digest[:12], "reference": reference, "current": current,
+        "rows": {"reference": past.num_rows, "current": now.num_rows}, "left_out": found.left_out, "report": found.report,
+    }  # fmt: skip
 
 
 def write_picture(path: Path, picture: bytes) -> None:

@@ -146,6 +146,27 @@ def print_events(value: Mapping[str, Any], console: Console) -> None:
         console.print(letters)
 
 
+def print_drift(value: Mapping[str, Any], console: Console) -> None:
+    """Print what moved between two tables, what the model leans on most first, and in a line what did not."""
+    window = value["report"].windows[0]
+    rows = value["rows"]
+    title = f"{value['current']} ({rows['current']:,} rows) against {value['reference']} ({rows['reference']:,} rows)"
+    table = Table("moved", "by", "effect", "threshold", "p", "importance", "was", "now", title=title, title_justify="left")
+    for column in window.moved:
+        figures = (f"{column.effect:.3f}", f"{column.threshold:.3f}", f"{column.p_value:.1e}", f"{column.importance:.2f}")
+        table.add_row(column.column, column.statistic, *figures, column.was, column.now)
+    console.print(table)
+    still = [column.column for column in window.columns if not column.drifted]
+    console.print(f"not moved: {', '.join(still) or 'none'}", highlight=False)
+    for name, why in value["left_out"].items():
+        console.print(f"left out: {name}, {why}", highlight=False)
+    told = (
+        f"release {value['release']} says what counts" if value["release"] else f"{value['model']} has no live release: every column counts"
+    )
+    outcome = "drift" if window.drifted else "drift in nothing that the model leans on" if window.harmless else "no drift"
+    console.print(f"{value['model']}: {outcome}; {told}.", highlight=False)
+
+
 def print_reproduction(value: Mapping[str, Any], console: Console) -> None:
     """Print what was compared, recorded beside found, and the outcome."""
     table = Table("compared", "recorded", "made again")

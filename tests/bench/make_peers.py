@@ -18,8 +18,8 @@ PEERS = {
     "mlserver": ["mlserver==1.7.1", "uvloop<0.22", "onnxruntime==1.31.1"],
     "kserve": ["kserve==0.21.0", "onnxruntime==1.31.1"],
     "triton": ["nvidia-pytriton==0.7.0", "onnxruntime==1.31.1"],
-    "evidently": ["evidently==0.7.23", "pyarrow"],
-    "nannyml": ["nannyml==0.13.1", "pyarrow"],
+    "evidently": ["evidently==0.7.23", "pandas<3", "numpy<2.4", "pyarrow"],
+    "nannyml": ["nannyml==0.13.1", "statsmodels", "pandas<3", "numpy<2.4", "pyarrow"],
     "river": ["river==0.26.1", "pyarrow"],
     "whylogs": ["whylogs[viz]==1.6.4", "pyarrow"],
 }

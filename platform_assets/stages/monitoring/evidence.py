@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 QUALITY = ("missing", "new", "vanished", "out of range", "constant")
 _EXPECTED = 20  # rows a window is expected to hold of a category before its absence says something
+_BESIDE = 0.1  # of the width of the range: a record by a little is no other unit
 _FREQUENT = 5  # rows that a window is expected to hold of a category for it to be compared by itself
 _OTHER = "(other)"
 
@@ -103,7 +104,8 @@ def _weigh_range(past: Summary, now: Summary) -> Iterator[Found]:
     points, known = np.asarray(now.points), now.rows - now.missing
     if not len(points) or not past.points:
         return
-    beyond = float(np.mean((points < past.low) | (points > past.high)))
+    beside = _BESIDE * (past.high - past.low)
+    beyond = float(np.mean((points < past.low - beside) | (points > past.high + beside)))
     if beyond:
         p_value = surge_p_value(round(beyond * known), known, before=0, before_rows=past.rows - past.missing)
         yield _quality(past, "out of range", beyond, p_value, was=_range(past), now=_range(now))
@@ -120,7 +122,8 @@ def _weigh_categories(past: Summary, now: Summary) -> Iterator[Found]:
     new = {name: count for name, count in after.items() if name not in before}
     if new:
         count = sum(new.values()) + (known - sum(after.values()) if now.lost else 0)
-        p_value = surge_p_value(count, known, before=0, before_rows=before_known)
+        once = sum(one == 1 for one in before.values())  # Good 1953: what came once tells how much has not come yet
+        p_value = surge_p_value(count, known, before=once, before_rows=before_known)
         yield _quality(past, "new", count / known, p_value, was="none", now=_name_some(new, known))
     gone = {name: count for name, count in before.items() if name not in after and count * known >= _EXPECTED * before_known}
     if gone and not now.lost:

@@ -67,8 +67,8 @@ def _halve(levels: list[np.ndarray], *, rows: int, slack: int) -> QuantileSketch
         if len(items) > CAPACITY:
             items = np.sort(items)
             even = len(items) // 2 * 2
-            carried = items[(rows + height) % 2 : even : 2]
-            items = items[even:]
+            carried = items[(rows + height) % 2 : even : 2].copy()  # a view would keep the whole batch in memory
+            items = items[even:].copy()
             slack += 2**height
         kept.append(items)
         height += 1

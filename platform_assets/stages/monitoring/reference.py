@@ -19,6 +19,7 @@ from platform_assets.stages.monitoring.dependence import (
     ODD,
     Code,
     Dependence,
+    Moments,
     choose_codes,
     choose_scored,
     differences,
@@ -44,13 +45,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LAYERS = 4  # that share significance and false alarms: columns and answers, quality, pairs of columns, all columns together
-TOGETHER = "together"
 LEANS_ON = 0.05  # share of the total permutation importance from which drifted inputs count against the model
-QUALITY_FLOOR = 0.25  # of `min_effect`: a share of rows that are missing or new tells sooner than a distance does
+QUALITY_FLOOR = 0.5  # of `min_effect`: a share of rows that are missing or new tells sooner than a distance does
 _FEWEST_BLOCKS = 3
 _FEWEST_FOR_MARGIN = 6
 _MOST_BLOCKS = 64  # that straying is measured on
 _DEVIATIONS = 2.5  # Leys et al. 2013, J. Exp. Soc. Psychol. 49, 764: median and this many scaled deviations, unmoved by outliers
+_TIMES = 3
+_SMALLEST_RATIO = 0.1
 _MAD_SCALE = 1.4826  # makes the median absolute deviation a standard deviation, for normal values
 
 
@@ -59,8 +61,8 @@ class Reference:
     """Summary of the rows a release was trained on.
 
     `strayed`: by finding, the effect that a block of training rows hardly passes against the others; absent or 0 with too few to tell.
-    `margins`: what the thresholds of a layer (columns and answers, quality, joint) are multiplied with, so that a further block of the same
-    kind passes any of all at the declared rate.
+    `margins`: what the thresholds of a layer (columns with answers, pairs) are multiplied with, so that a further block of the same kind
+    passes any of all at the declared rate.
     """
 
     rows: int
@@ -139,6 +141,13 @@ def hardly_passed(effects: np.ndarray) -> np.ndarray:
     return limit
 
 
+def shares_hardly_passed(effects: np.ndarray) -> np.ndarray:
+    """Return thrice what all blocks but one stayed under: a share of odd rows is nil in most blocks, and their spread says nothing."""
+    if len(effects) < _FEWEST_BLOCKS:
+        return np.zeros(effects.shape[1:])
+    return np.asarray(_TIMES * np.maximum(np.sort(effects, axis=0)[-2], 0.0))
+
+
 def leans(feature: str, importance: Mapping[str, float] | None) -> float:
     """Return how much the model leans on a feature; 1 for its answers, and for everything where nothing is known of it."""
     return 1.0 if importance is None or not feature else float(importance.get(feature, 0.0))
@@ -172,12 +181,11 @@ def _stray(
     layers = np.array([margin_layer(kinds[name].layer) for name in names])
     floors = np.array([floor_of(layer, spec) for layer in layers])
     limits = hardly_passed(effects)
-    # A share of rows is nil in most blocks, and their spread says nothing: what all blocks but one stayed under.
-    limits = np.where(layers == "quality", np.maximum(limits, np.sort(effects, axis=0)[-2]), limits)
+    limits = np.where(layers == "quality", shares_hardly_passed(effects), limits)
     counted = np.array([leans(kinds[name].feature, importance) >= LEANS_ON for name in names])
     ratios = effects / np.maximum(floors, limits)
-    by_layer = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in ("column", "quality")}
-    return dict(zip(names, round_to_digits(limits).tolist(), strict=True)), by_layer
+    largest = ratios[:, counted & (layers == "column")].max(axis=1, initial=0.0)
+    return dict(zip(names, round_to_digits(limits).tolist(), strict=True)), {"column": largest}
 
 
 def _relate(
@@ -194,17 +202,24 @@ def _relate(
     whole = pool(parts)
     each = np.array([leans(summaries[code.signal].feature, importance) for code in codes])
     scored = choose_scored(codes, each)
-    weights = weigh_together(whole.covariance[np.ix_(scored, scored)], [codes[place] for place in scored])
-    scores = [score_rows(rows, scales=scales, scored=scored.tolist(), weights=weights) for rows in coded]
+    judged = [codes[place] for place in scored]
+
+    def weigh(moments: Moments) -> np.ndarray:
+        return weigh_together(moments.covariance[np.ix_(scored, scored)], judged)
+
+    # Each block's rows are scored by the others' covariances: rows that were there when it was learnt look less odd than they are.
+    scores = [
+        score_rows(rows, scales=scales, scored=scored.tolist(), weights=weigh(pool(_without(parts, place)) if len(parts) > 1 else whole))
+        for place, rows in enumerate(coded)
+    ]
     odd_below = float(np.quantile(np.concatenate(scores), ODD))
     limits, odd_limit, ratios = np.zeros(len(places[0])), 0.0, {}
     if len(blocks) >= _FEWEST_BLOCKS:
         odd = np.array([np.mean(one < odd_below) for one in scores]) - ODD
         effects = np.stack([differences(pool(_without(parts, place)), part, places=places)[0] for place, part in enumerate(parts)])
-        limits, odd_limit = hardly_passed(effects), float(hardly_passed(odd))
+        limits, odd_limit = hardly_passed(effects), float(shares_hardly_passed(odd))
         counted = pair_importance(codes, places, summaries=summaries, importance=importance) >= LEANS_ON
         ratios["joint"] = (effects / np.maximum(spec.min_effect, limits))[:, counted].max(axis=1, initial=0.0)
-        ratios[TOGETHER] = odd / max(spec.min_effect, odd_limit)
     dependence = Dependence(
         rows=whole.rows,
         codes=codes,
@@ -213,7 +228,7 @@ def _relate(
         variance=_stored(whole.variance[places]),
         strayed=_stored(limits),
         scored=tuple(scored.tolist()),
-        weights=_stored(weights.ravel()),
+        weights=_stored(weigh(whole).ravel()),
         odd_below=odd_below,
         odd_strayed=odd_limit,
     )
@@ -243,13 +258,14 @@ def pair_importance(
 def _margin(ratios: np.ndarray, *, rate: float) -> float:
     """Return what a further block's ratio passes with a chance of `rate`, as far as these tell; at least 1.
 
-    Student's prediction interval for one more draw, on median and scaled median absolute deviation.
+    Student's prediction interval for one more draw, on median and scaled median absolute deviation of the logarithms: their tail is long.
     """
     from scipy.special import stdtrit
 
     if len(ratios) < _FEWEST_FOR_MARGIN:
         return 1.0
-    middle = np.median(ratios)
-    deviation = _MAD_SCALE * np.median(np.abs(ratios - middle))
-    limit = middle + float(stdtrit(len(ratios) - 1, 1 - rate)) * deviation * np.sqrt(1 + 1 / len(ratios))
+    logs = np.log(np.maximum(ratios, _SMALLEST_RATIO))
+    middle = np.median(logs)
+    deviation = _MAD_SCALE * np.median(np.abs(logs - middle))
+    limit = np.exp(middle + float(stdtrit(len(logs) - 1, 1 - rate)) * deviation * np.sqrt(1 + 1 / len(logs)))
     return float(max(1.0, limit))
