@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from platform_assets import cli_policy
 from platform_assets.cli_governance import audit_app, keys_app, release_app
 from platform_assets.cli_options import Json, Model, console, write
 from platform_assets.errors import FalajError, SourceError
@@ -25,8 +26,10 @@ app = typer.Typer(
 app.add_typer(release_app, name="release")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
-drift_app = typer.Typer(no_args_is_help=True, help="Drift: hold two tables against each other, replay a retraining policy on past data.")
+drift_app = typer.Typer(no_args_is_help=True, help="Drift: hold two tables against each other, try a policy, ask for a retraining, acknowledge.")
 app.add_typer(drift_app, name="drift")
+drift_app.command("ask")(cli_policy.ask)
+drift_app.command("acknowledge")(cli_policy.acknowledge)
 events_app = typer.Typer(no_args_is_help=True, help="Events: send one in, see what waits, read what went out.")
 app.add_typer(events_app, name="events")
 _INTERRUPTED = 128 + signal.SIGINT

@@ -9,6 +9,7 @@ DATASET_STATES = ("ingested", "validated", "quarantined", "protected")
 MODEL_STATES = (
     "training_set", "trained", "candidates", "selected", "gate_verdict", "release",
     "deployed", "rollout_verdict", "production_log", "drift_report", "retraining_verdict",
+    "retraining_outcome",
 )  # fmt: skip
 
 SWEEP = "sweep"  # of models that declare a search space; beside the line of their life
@@ -19,6 +20,7 @@ FAILURE_SENSOR = "run_failed__notify"
 HELD_SENSOR = "run_held__judge"
 INBOX_SENSOR = "event_arrived__act"
 OUTBOX_SENSOR = "audit_entry__tell"
+NOTICE_SENSOR = "notice_due__deliver"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:

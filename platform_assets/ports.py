@@ -341,8 +341,11 @@ class LeaseTable(Protocol):
 class Notifier(Protocol):
     """Tells people."""
 
-    def notify(self, title: str, text: str, *, severity: str) -> None:
-        """Send one message; an unreachable receiver is logged and never stops the caller."""
+    def notify(self, title: str, text: str, *, severity: str, key: str = "") -> None:
+        """Take one message to be told (severity info, warning or error); no receiver, slow or dead, ever holds up or stops the caller.
+
+        `key` names what it is about: while that is not acknowledged nobody is told of it again before a reminder is due, and never after.
+        """
 
 
 class Watcher(Protocol):

@@ -1,53 +1,53 @@
-"""Telling people: to the log, to a webhook, to several at once. What is worth telling is decided by the callers."""
+"""Telling people: to the log at once, to webhook and e-mail through the outbox. What is worth telling is decided by the callers."""
 
 from __future__ import annotations
 
-import json
 import logging
-import urllib.error
-import urllib.request
+import sqlite3
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from platform_assets.ports import Notifier
+    from resources.outbox import Outbox
+    from resources.settings import Settings
 
 _LOG = logging.getLogger("falaj.notify")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def build_notifier(webhook_url: str | None) -> Notifier:
-    """Tell the log, and the webhook where there is one."""
-    return Notifiers([LogNotifier(), WebhookNotifier(webhook_url)]) if webhook_url else LogNotifier()
+def build_notifier(settings: Settings) -> Notifier:
+    """Tell the log, and put what the receivers that are set are to get into the home's outbox."""
+    from resources.couriers import build_couriers
+    from resources.outbox import Outbox
+
+    outbox = Outbox(settings.home.notices, remind_after=settings.notices.remind_after)
+    return Notifiers([LogNotifier(), OutboxNotifier(outbox, [courier.name for courier in build_couriers(settings)])])
 
 
 class LogNotifier:
     """Writes messages to the process's log."""
 
-    def notify(self, title: str, text: str, *, severity: str) -> None:
+    def notify(self, title: str, text: str, *, severity: str, key: str = "") -> None:
         """Log one message at its severity: info, warning or error."""
+        del key
         _LOG.log(_LEVELS.get(severity, logging.WARNING), "%s: %s", title, text)
 
 
-class WebhookNotifier:
-    """Posts `{"title", "text", "severity"}` as JSON to one URL."""
+class OutboxNotifier:
+    """Leaves messages for couriers, who deliver them in their own time; one message a key until a reminder is due."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"a webhook needs an http or https URL, found {url!r}; FALAJ_WEBHOOK_URL sets it")
-        self._url = url
-        self._timeout_seconds = timeout_seconds
+    def __init__(self, outbox: Outbox, couriers: Sequence[str], *, clock: Callable[[], float] = time.time) -> None:
+        self._outbox, self._couriers, self._clock = outbox, tuple(couriers), clock
 
-    def notify(self, title: str, text: str, *, severity: str) -> None:
-        """Post one message; a receiver that is away or refuses is logged and never stops the caller."""
-        body = json.dumps({"title": title, "text": text, "severity": severity}).encode()
-        request = urllib.request.Request(self._url, data=body, headers={"Content-Type": "application/json"}, method="POST")  # noqa: S310  (scheme checked above)
+    def notify(self, title: str, text: str, *, severity: str, key: str = "") -> None:
+        """Put one message into the outbox; a disk that does not take it is logged and never stops the caller."""
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout_seconds):  # noqa: S310  (scheme checked above)
-                pass
-        except (OSError, urllib.error.URLError, ValueError) as error:
-            _LOG.warning("the webhook did not take %r: %s", title, error)
+            self._outbox.put(title, text, severity=severity, key=key, couriers=self._couriers, now=self._clock())
+        except (OSError, sqlite3.Error) as error:
+            _LOG.warning("the outbox did not take %r: %s", title, error)
 
 
 class Notifiers:
@@ -56,7 +56,7 @@ class Notifiers:
     def __init__(self, parts: Sequence[Notifier]) -> None:
         self._parts = tuple(parts)
 
-    def notify(self, title: str, text: str, *, severity: str) -> None:
+    def notify(self, title: str, text: str, *, severity: str, key: str = "") -> None:
         """Tell every part."""
         for part in self._parts:
-            part.notify(title, text, severity=severity)
+            part.notify(title, text, severity=severity, key=key)

@@ -142,10 +142,10 @@ class Parts:
 
     @cached_property
     def notifier(self) -> ports.Notifier:
-        """Log, and a webhook where one is set."""
+        """Log, and the outbox to webhook and e-mail."""
         from resources.notifiers import build_notifier
 
-        return build_notifier(self.settings.webhook_url)
+        return build_notifier(self.settings)
 
     @cached_property
     def pseudonym_key(self) -> bytes:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platform_assets.errors import StateError
+
+if TYPE_CHECKING:
+    from resources.couriers import Mailbox, QuietHours
 
 _MAX_PORT = 65535
 _MAX_WORKERS = 256
@@ -48,7 +53,18 @@ VARIABLES = {
         ),
         Variable("FALAJ_ENV", "laptop", "Set of parts that is bound. This version has one: laptop."),
         Variable("FALAJ_DEFS", "platform_assets/defs", "Folder of declarations. Left out, the shipped ones in the checkout."),
-        Variable("FALAJ_WEBHOOK_URL", "", "Receiver of notifications, as JSON by POST. Left out, they are logged alone."),
+        Variable("FALAJ_WEBHOOK_URL", "", "Receiver of notifications, as JSON by POST. Left out, there is no webhook."),
+        Variable("FALAJ_WEBHOOK_SECRET_FILE", "", "File with the secret that signs each webhook message (HMAC-SHA-256). Left out, none."),
+        Variable("FALAJ_SMTP_HOST", "", "Mail server for notifications: host or host:port. Left out, there is no mail."),
+        Variable("FALAJ_SMTP_SECURITY", "starttls", "How mail is handed in: starttls, tls (from the first byte) or none."),
+        Variable("FALAJ_SMTP_USER", "", "User at the mail server. Left out, nobody logs in."),
+        Variable("FALAJ_SMTP_PASSWORD_FILE", "", "File with that user's password."),
+        Variable("FALAJ_MAIL_FROM", "", "Sender of the mails."),
+        Variable("FALAJ_MAIL_TO", "", "Receivers of the mails, with commas between."),
+        Variable(
+            "FALAJ_QUIET_HOURS", "", "Hours in UTC, such as 22:00-06:00, in which only errors are sent; the rest waits until they end."
+        ),
+        Variable("FALAJ_REMIND_AFTER", "24h", "Time after which what nobody acknowledged is told again, where it still holds."),
         Variable(
             "FALAJ_LEASES",
             "",
@@ -131,6 +147,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def notices(self) -> Path:
+        """SQLite database of notices to people and their deliveries."""
+        return self.root / "notices.sqlite"
+
+    @property
     def studies(self) -> Path:
         """Optuna's SQLite database of hyperparameter searches."""
         return self.root / "studies.sqlite"
@@ -177,6 +198,16 @@ class Home:
 
 
 @dataclass(frozen=True)
+class NoticeSettings:
+    """How people outside are told; secrets stand in the files that are named here, never in these values."""
+
+    webhook_secret_file: Path | None = None
+    mailbox: Mailbox | None = None
+    quiet: QuietHours | None = None
+    remind_after: timedelta = timedelta(days=1)
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the environment decides."""
 
@@ -192,6 +223,7 @@ class Settings:
     events: str | None = None
     data: Path | None = None
     serve_workers: int = 1
+    notices: NoticeSettings = NoticeSettings()
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -220,7 +252,31 @@ def read_settings() -> Settings:
         events=_chosen("FALAJ_EVENTS"),
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
+        notices=_read_notices(),
     )
+
+
+def _read_notices() -> NoticeSettings:
+    from platform_assets.specs.base import parse_span
+    from resources.couriers import read_mailbox, read_quiet_hours
+
+    def file(name: str) -> Path | None:
+        return Path(found).expanduser().absolute() if (found := _chosen(name)) else None
+
+    remind = _chosen("FALAJ_REMIND_AFTER") or VARIABLES["FALAJ_REMIND_AFTER"].default
+    try:
+        remind_after = parse_span(remind)
+    except ValueError as error:
+        raise StateError(f"FALAJ_REMIND_AFTER: {error}") from None
+    mailbox = read_mailbox(
+        _chosen("FALAJ_SMTP_HOST"),
+        security=_chosen("FALAJ_SMTP_SECURITY") or VARIABLES["FALAJ_SMTP_SECURITY"].default,
+        sender=_chosen("FALAJ_MAIL_FROM"),
+        receivers=_chosen("FALAJ_MAIL_TO"),
+        user=_chosen("FALAJ_SMTP_USER"),
+        password_file=file("FALAJ_SMTP_PASSWORD_FILE"),
+    )
+    return NoticeSettings(file("FALAJ_WEBHOOK_SECRET_FILE"), mailbox, read_quiet_hours(_chosen("FALAJ_QUIET_HOURS")), remind_after)
 
 
 def _read_workers() -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -19,7 +21,8 @@ from platform_assets.components.jobs import (
     build_train_job,
     build_train_schedule,
 )
-from platform_assets.components.monitoring_steps import close_retraining
+from platform_assets.components.retraining_evidence import decide_now, gather_evidence
+from platform_assets.components.retraining_history import close_retraining, open_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
 
@@ -39,10 +42,11 @@ def build_automation(parts: Parts) -> dg.Definitions:
     train = {name: build_train_job(model, catalogue.dataset_of(name)) for name, model in catalogue.models.items()}
     monitor = [build_monitor_job(model) for model in catalogue.models.values()]
     sweeps = [job for model in catalogue.models.values() for job in build_sweep_jobs(model)]
-    schedules = [build_train_schedule(model, train[name]) for name, model in catalogue.models.items()]
+    schedules = [build_train_schedule(model, train[name], parts) for name, model in catalogue.models.items()]
     schedules += [build_refresh_schedule(dataset, refresh[name]) for name, dataset in catalogue.datasets.items()]
     jobs = list(train.values())
-    sensors = [_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs)] if jobs else []
+    made = (_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs), _notice_sensor(parts))
+    sensors = list(made) if jobs else []
     sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor]) if refresh else []
     return dg.Definitions(
         jobs=[*refresh.values(), *jobs, *monitor, *sweeps], schedules=[one for one in schedules if one is not None], sensors=sensors
@@ -81,14 +85,21 @@ def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.S
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def rows_arrived(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
-        """Ask when a dataset has grown by the declared number of rows since the model's last training."""
+        """Ask the policy when a dataset has grown by the declared number of rows since the model's last training."""
         for name, model in parts.catalogue.models.items():
             rows = latest_record(context.instance, keys.dataset_key(model.dataset, "protected"), TablePin)
             trained = latest_record(context.instance, keys.model_key(name, "training_set"), TrainingSet)
             wanted = model.retraining.on_new_rows
-            if wanted and rows and trained and rows.rows - trained.dataset.rows >= wanted:
+            if not (wanted and rows and trained and rows.rows - trained.dataset.rows >= wanted):
+                continue
+            dataset = parts.catalogue.dataset_of(name)
+            evidence = replace(gather_evidence(model, dataset, parts, context.instance), drift=(), performance=(), wanted=())
+            verdict = decide_now(model, dataset, parts, evidence)
+            if verdict.asked and verdict.trigger == "new_rows":
+                # Written first: killed between the two, the next main job closes it as cut off, and nothing is launched twice.
+                open_retraining(parts, name, verdict, age=0)
                 yield dg.RunRequest(
-                    run_key=f"{name}:rows:{rows.content_hash[:16]}", job_name=keys.train_job(name), tags={"falaj/trigger": "new_rows"}
+                    run_key=f"{name}:{verdict.verdict_id}", job_name=keys.train_job(name), tags={"falaj/trigger": "new_rows"}
                 )
 
     return rows_arrived
@@ -116,6 +127,30 @@ def _held_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.S
     return run_held
 
 
+def _notice_sensor(parts: Parts) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=keys.NOTICE_SENSOR,
+        description="Notices that are due go out to webhook and e-mail; a receiver that is away is tried again later. It launches nothing.",
+        minimum_interval_seconds=_TICK_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def notice_due(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        """Deliver what is due; what could not be delivered is said in the tick and tried again by a later one."""
+        from resources.couriers import build_couriers
+        from resources.outbox import Outbox, deliver
+
+        settings = parts.settings
+        couriers = build_couriers(settings)
+        if not couriers:
+            return dg.SkipReason("Nobody outside is to be told: FALAJ_WEBHOOK_URL and FALAJ_SMTP_HOST are not set.")
+        problems = deliver(Outbox(settings.home.notices), couriers, quiet=settings.notices.quiet, now=time.time())
+        for problem in problems:
+            context.log.warning(problem)
+        return dg.SkipReason(" ".join(problems) or "Everything that was due is delivered.")
+
+    return notice_due
+
+
 def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name=keys.FAILURE_SENSOR,
@@ -129,8 +164,10 @@ def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
         if model in parts.catalogue.models and "falaj/trigger" in context.dagster_run.tags:
             now = parts.clock.now(parts.catalogue.models[model].dataset)
             close_retraining(parts, model, outcome="failed", why=context.failure_event.message or "", at=now)
+        run = context.dagster_run
         parts.notifier.notify(
-            f"run failed: {context.dagster_run.job_name} {model}".strip(), context.failure_event.message or "", severity="error"
-        )
+            f"run failed: {run.job_name} {model}".strip(), context.failure_event.message or "", severity="error",
+            key=f"{model}/failed/{run.run_id}",
+        )  # fmt: skip
 
     return run_failed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import ASKED
+from platform_assets.components.retraining_history import ASKED
 from platform_assets.errors import EventError, FalajError
 from platform_assets.specs.events import ApprovalGiven, DataLanded, Event, LabelsLanded, RetrainingAsked, read_event
 from resources.dagster_instance import gate

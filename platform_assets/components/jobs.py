@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from platform_assets import keys
+from platform_assets.components.retraining_evidence import say_under_way
+from platform_assets.components.step import latest_record
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.records import DriftPointer
 from resources.dagster_instance.gate import MODEL_TAG, TENANT_TAG
 
+if TYPE_CHECKING:
+    from resources.parts import Parts
+
 _MONITORED = ("production_log", "drift_report", "retraining_verdict")
+_OUTCOME = "retraining_outcome"  # made by both jobs: a rollout ends a retraining, a verdict says what stands in the way of the next
 
 
 def build_refresh_job(dataset: DatasetSpec) -> UnresolvedAssetJobDefinition:
@@ -37,8 +46,8 @@ def build_train_job(model: ModelSpec, dataset: DatasetSpec) -> UnresolvedAssetJo
 
 def build_monitor_job(model: ModelSpec) -> UnresolvedAssetJobDefinition:
     """Build the job from the production log to a retraining verdict."""
-    monitored = [keys.model_key(model.name, state) for state in _MONITORED]
-    return _build_job(keys.monitor_job(model.name), monitored, "From the production log to a retraining verdict.", model)
+    monitored = [keys.model_key(model.name, state) for state in (*_MONITORED, _OUTCOME)]
+    return _build_job(keys.monitor_job(model.name), monitored, "From the production log to a retraining verdict and its outcome.", model)
 
 
 def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
@@ -53,13 +62,25 @@ def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
     ]
 
 
-def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition | None:
-    """Build the declared schedule of a model's training; None where none is declared."""
+def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition, parts: Parts) -> dg.ScheduleDefinition | None:
+    """Build the declared schedule of a model's training; None where none is declared. It is quiet where the policy could not be heeded."""
     if model.retraining.schedule is None:
         return None
     name = keys.schedule_name(keys.train_job(model.name), "declared")
     running = dg.DefaultScheduleStatus.RUNNING  # declared is in force; the UI switches it off
-    return dg.ScheduleDefinition(name, job=job, cron_schedule=model.retraining.schedule, execution_timezone="UTC", default_status=running)
+
+    def ask(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        under_way = say_under_way(model, parts, context.instance)
+        if under_way:
+            return dg.SkipReason(f"{under_way} is under way")
+        pointer = latest_record(context.instance, keys.model_key(model.name, "drift_report"), DriftPointer)
+        if pointer is not None and pointer.feed_fault:
+            return dg.SkipReason(f"{pointer.feed_fault}; nothing is learnt from data at fault")
+        return dg.RunRequest(tags={"falaj/trigger": "schedule"})
+
+    return dg.ScheduleDefinition(
+        name, job=job, cron_schedule=model.retraining.schedule, execution_timezone="UTC", default_status=running, execution_fn=ask
+    )
 
 
 def _dataset_keys(dataset: DatasetSpec) -> list[list[str]]:

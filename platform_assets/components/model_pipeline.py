@@ -11,7 +11,7 @@ import dagster as dg
 from dagster.components.scaffold.scaffold import scaffold_with
 
 from platform_assets import keys
-from platform_assets.components import monitoring_steps, release_steps, serving_steps, teacher_steps, training_steps
+from platform_assets.components import monitoring_steps, release_steps, retraining_steps, serving_steps, teacher_steps, training_steps
 from platform_assets.components.scaffold import ModelScaffolder
 from platform_assets.components.step import Outcome, Step, build_step
 from platform_assets.components.tree import catalogue_of
@@ -60,9 +60,12 @@ LIFE = (
     State("production_log", monitoring_steps.collect_log, "deployed", "Every prediction, and later its label.", ("deltalake",)),
     State(
         "drift_report", monitoring_steps.report_drift, "production_log", "Windows of the log against the training reference.", ("numpy",),
-        ("window_resembles_training",), blocking=False,
+        ("feed_is_healthy", "window_resembles_training"), blocking=False,
     ),
-    State("retraining_verdict", monitoring_steps.decide_retraining, "drift_report", "Whether to retrain, and why.", ("decision",)),
+    State("retraining_verdict", retraining_steps.decide_retraining, "drift_report", "Whether to retrain, and why.", ("decision",)),
+    State(
+        "retraining_outcome", retraining_steps.record_outcome, "retraining_verdict", "What became of the newest retraining.", ("decision",)
+    ),
 )  # fmt: skip
 
 
@@ -102,6 +105,8 @@ def _deps(model: ModelSpec, state: State) -> list[list[str]]:
     after = [state.after] if state.after else []
     if state.name == "trained" and model.training.search:
         after.append(keys.SWEEP)
+    if state.name == "retraining_outcome":
+        after.append("rollout_verdict")
     return [keys.model_key(model.name, name) for name in after]
 
 

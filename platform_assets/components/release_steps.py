@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import close_retraining
+from platform_assets.components.retraining_history import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_steps import scratch
 from platform_assets.specs.candidates import SearchResult, Selection
@@ -78,6 +78,7 @@ def judge_gates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
 
 def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome | None:
     """Write the content-addressed bundle, sign and encrypt it, register it; a refused candidate makes no release."""
+    from platform_assets.stages.monitoring.feed_report import profile_feed
     from platform_assets.stages.monitoring.profile import profile_release
     from platform_assets.stages.release.bundle import write_bundle
 
@@ -96,6 +97,7 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
             folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training,
             training_set=training_set, candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
             profile=profile_release(model, model_file=candidate_dir / "model.onnx", data_dir=data_dir),
+            feed=profile_feed(model, data_dir=data_dir),
         )  # fmt: skip
         digest = parts.releases.put(folder)
     bundle = parts.releases.path(digest)

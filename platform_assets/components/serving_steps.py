@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import close_retraining
 from platform_assets.components.newest_labels import read_newest_labels, watch_new_labels
+from platform_assets.components.retraining_history import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_steps import scratch
 from platform_assets.specs.dataset import DatasetSpec
@@ -66,7 +66,8 @@ def record_rollout(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
     gain = _measure_gain(model, step, release=release, verdict=verdict)
     word = _name_outcome(verdict, gain)
     why = f"{verdict.sentence.rstrip('.')}; {gain.sentence if gain else 'it could not be measured against another release'}"
-    close_retraining(parts, model.name, outcome=word, why=why, at=parts.clock.now(dataset.name))
+    won = (gain.share if verdict.outcome == "live" else min(0.0, gain.share)) if gain else None  # rolled back: the champion won nothing
+    close_retraining(parts, model.name, outcome=word, why=why, at=parts.clock.now(dataset.name), gain=won)
     found = parts.serving.status(model.name).get("live")
     proven = found == verdict.live_digest
     parts.audit.append(

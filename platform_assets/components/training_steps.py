@@ -16,13 +16,14 @@ import dagster as dg
 
 from platform_assets import keys
 from platform_assets.components.onlookers import onlookers, show_progress
+from platform_assets.components.retraining_evidence import read_feed
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_lease import devices_of, kept_alive, leased
 from platform_assets.errors import TrainingError
 from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
-from platform_assets.specs.records import TablePin, Training, TrainingSet, from_mapping, to_json
+from platform_assets.specs.records import DriftPointer, TablePin, Training, TrainingSet, from_mapping, to_json
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement
@@ -41,17 +42,21 @@ def scratch(step: Step) -> Iterator[Path]:
 
 def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Join features as of each row's event time, split in time order, pin everything that was read."""
-    from platform_assets.stages.features.training_set import build_training_set
+    from platform_assets.stages.features.training_set import build_training_set, without_keys
 
     parts = step.parts
     protected = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
     views = {view: step.read(keys.features_key(dataset.name, view), TablePin) for view in model.features.views}
     pins = [protected.content_hash, *(pin.content_hash for pin in views.values())]
+    feed = read_feed(parts, step.find(keys.model_key(model.name, "drift_report"), DriftPointer))
+    faulty = sorted({key for fault in feed.faults for key in fault.keys})
+    if faulty:
+        pins.append(fingerprint(faulty))
     mark = fingerprint("training_set", CODE_VERSION, dataset, model.features, model.target, model.split, *pins)
     known = parts.artefacts.recall(mark)
     note: dict[str, Any]
     if known is None:
-        rows = parts.tables.read(protected)
+        rows = without_keys(parts.tables.read(protected), faulty, key=dataset.key)
         with scratch(step) as folder:
             built = build_training_set(rows, model=model, dataset=dataset, store=parts.features, pins=views, folder=folder)
             digest = parts.artefacts.put(folder)
@@ -63,6 +68,7 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     metadata = {
         "rows": dg.MetadataValue.json(record.rows), "first_event": record.first_event, "last_event": record.last_event, "digest": digest,
         "read": dg.MetadataValue.json({pin.table: pin.version for pin in (protected, *views.values())}), "reused": known is not None,
+        "faulty_rows_left_out": len(faulty),
     }  # fmt: skip
     return Outcome(record, digest, metadata)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import close_retraining
+from platform_assets.components.retraining_history import close_retraining
 from platform_assets.components.step import fingerprint, latest_record
 from platform_assets.errors import ServingError
 from platform_assets.main_job.jobs import Jobs

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import read_drift
+from platform_assets.components.retraining_evidence import read_drift
 from platform_assets.components.step import latest_record
 from platform_assets.main_job.summary import metric_of, read_classes, read_log
 from platform_assets.specs.records import DriftPointer, RolloutVerdict

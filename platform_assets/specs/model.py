@@ -203,7 +203,10 @@ class PayoffSpec(Spec):
     budget: float = Field(0.2, gt=0, le=1, description="Share of the CPU that retraining after every window would cost.")
     least_gain: float = Field(0.03, ge=0, lt=1, description="Share of the loss that a retraining must be expected to take away.")
     refresh_keeps: float | None = Field(
-        0.9, gt=0, lt=1, description="How much of its old rows a refreshed champion remembers, window by window; null: never refreshed."
+        0.9,
+        gt=0,
+        lt=1,
+        description="How much of its old rows a refreshed champion remembers, window by window; null: never refreshed. In a replay alone.",
     )
     credit_windows: NonNegativeInt = Field(4, description="Windows whose budget may be spent before they have come.")
 
@@ -217,7 +220,14 @@ class RetrainingSpec(Spec):
     )
     on_performance: bool = Field(True, description="A drop of the leading metric asks, once labels are known.")
     on_new_rows: PositiveInt | None = Field(None, description="Rows since the last training that ask for one.")
-    schedule: Cron | None = Field(None, description="Cron, on the wall clock in UTC.")
+    on_age: Span | None = Field(None, description="Age of the newest row that was learnt from, on the data's clock, that asks for one.")
+    schedule: Cron | None = Field(
+        None, description="Cron, on the wall clock in UTC; it trains unless one is under way or the feed is at fault."
+    )
+    payoff: PayoffSpec = Field(PayoffSpec(), description="What a retraining must be expected to win, and may cost.")
+    ask_a_person_after: PositiveInt = Field(
+        3, description="Retrainings in a row that won nothing, after which only a person (falaj drift ask) gets another."
+    )
     cool_down: Span = Field(
         default="30d",
         validate_default=True,

@@ -343,6 +343,7 @@ class WindowPerformance:
     dropped: bool
     sentence: str
     label_shift: ColumnDrift | None = None
+    error: float | None = None  # standard error of `value`
 
 
 @dataclass(frozen=True)
@@ -367,11 +368,16 @@ class DriftPointer:
     drifted: bool
     first_drifted_row: int | None
     evidence: str
+    feed_fault: str = ""
 
 
 @dataclass(frozen=True)
 class RetrainingVerdict:
-    """Whether a retraining is asked for, and why or why not."""
+    """Whether a retraining is asked for, and why or why not.
+
+    `triggers`: everything that asks; `trigger` leads, and began at `since`. `blocked`: what no retraining can mend. `expected_gain`: share
+    of the loss that one is expected to take away; `expected_cost_aed`: what it is expected to cost; both None where they were not weighed.
+    """
 
     asked: bool
     trigger: str
@@ -379,6 +385,12 @@ class RetrainingVerdict:
     verdict_id: str
     decided_at: str
     evidence: dict[str, float] = field(default_factory=dict)
+    since: str = ""
+    triggers: tuple[str, ...] = ()
+    blocked: Literal["", "data_at_fault", "needs_a_person"] = ""
+    expected_gain: float | None = None
+    expected_cost_aed: float | None = None
+    weighed: str = ""
 
 
 def from_mapping(cls: type[T], value: Mapping[str, Any]) -> T:

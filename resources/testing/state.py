@@ -105,6 +105,7 @@ class Message:
     title: str
     text: str
     severity: str
+    key: str = ""
 
 
 class RecordingNotifier:
@@ -113,6 +114,6 @@ class RecordingNotifier:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    def notify(self, title: str, text: str, *, severity: str) -> None:
+    def notify(self, title: str, text: str, *, severity: str, key: str = "") -> None:
         """Keep one message."""
-        self.messages.append(Message(title, text, severity))
+        self.messages.append(Message(title, text, severity, key))

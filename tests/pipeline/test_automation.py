@@ -16,7 +16,7 @@ import pytest
 from pipeline.tiny import DEFS, MODEL, TinyHome, wait_for
 
 from platform_assets import keys
-from platform_assets.components.monitoring_steps import ASKED, past_retrainings
+from platform_assets.components.retraining_history import ASKED, past_retrainings
 from platform_assets.components.step import RECORD, key_of
 from platform_assets.main_job import site
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet, to_json

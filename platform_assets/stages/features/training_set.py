@@ -16,7 +16,7 @@ from platform_assets.stages.features.schema import describe_view, feature_schema
 from platform_assets.stages.features.views import as_feature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -75,6 +75,16 @@ def build_training_set(
         last_event=events[-1].as_py().isoformat(),
         schema=schema,
     )
+
+
+def without_keys(rows: pa.Table, keys: Sequence[str], *, key: str) -> pa.Table:
+    """Return the rows whose key (as text) is none of these: what a broken feed sent is not learnt from."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not keys:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows[key].cast(pa.string()), value_set=pa.array(keys, pa.string()))))
 
 
 def time_cuts(events: np.ndarray[Any, Any], *, split: SplitSpec) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -32,10 +32,11 @@ def measure_window(rows: pa.Table, *, window: Window, classes: Sequence[str], ki
         for actual, shares in zip(rows["actual"].to_pylist(), rows["probabilities"].to_pylist(), strict=True)
         if actual in places
     ]
-    value = None
+    value, error = None, None
     if labelled:
         labels, shares = (np.array(part) for part in zip(*labelled, strict=True))
         value = measure(labels, probabilities=shares, kind=kind).get(metric)
+        error = None if value is None else _error(value, labels, metric=metric)
     settled = len(labelled) >= max(min(FEWEST_LABELLED, rows.num_rows), _LABELLED_SHARE * rows.num_rows)
     loss = 0.0 if value is None else (promised - value) * (1 if HIGHER_IS_BETTER[metric] else -1)
     dropped = settled and loss > drop
@@ -51,4 +52,11 @@ def measure_window(rows: pa.Table, *, window: Window, classes: Sequence[str], ki
         settled=settled,
         dropped=dropped,
         sentence=f"window {window.index}: {found}{'; that is a drop' if dropped else ''}",
+        error=error,
     )
+
+
+def _error(value: float, labels: np.ndarray, *, metric: str) -> float:
+    """Standard error of a share; of AUROC the most that it can be (Birnbaum and Klose 1957): that of a share of the rarer class."""
+    rows = int(np.bincount(labels, minlength=2).min()) if metric == "auroc" else len(labels)
+    return float(np.sqrt(value * (1 - value) / rows))

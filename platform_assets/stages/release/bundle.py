@@ -45,13 +45,15 @@ def write_bundle(
     candidate_dir: Path,
     data_dir: Path,
     profile: str,
+    feed: str,
     commit: str,
     spec_hash: str,
 ) -> None:
     """Write a release into an empty or new folder.
 
     Files: model.onnx, preprocessing.json (what is fitted in it, the tokeniser of texts too), schema.json, samples.json, metrics.json,
-    lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), typical_row.json (what answers are
+    lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), feed.json (what its feed showed
+    when it was healthy), typical_row.json (what answers are
     explained against), declaration.json (model and dataset as they were declared), model_card.md, model_card.html, and manifest.json with
     the SHA-256 of each.
     """
@@ -77,6 +79,7 @@ def write_bundle(
         "lineage.json": to_json(lineage),
         "candidates.json": to_json({"selection": asdict(selection), "not_made": [asdict(one) for one in search.rejected]}),
         "profile.json": profile,
+        "feed.json": feed,
         TYPICAL_ROW_FILE: to_json(find_typical_row(data_dir / "train", schema=schema)),
         # In the declared order, which is the order of features: sorted by name it would be another training set.
         "declaration.json": json.dumps({"model": _declared(model), "dataset": _declared(dataset)}),

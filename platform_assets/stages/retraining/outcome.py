@@ -37,6 +37,12 @@ class RetrainingOutcome:
     rows: int
     sentence: str
 
+    @property
+    def share(self) -> float:
+        """Share of the loss that the new model took away; the loss of a metric where more is better is what it lacks to 1."""
+        loss = 1.0 - self.before if HIGHER_IS_BETTER[self.metric] else self.before
+        return self.gain / loss if loss > 0 else 0.0
+
 
 def judge_outcome(before: Answers, after: Answers, *, kind: str, least_gain: float) -> RetrainingOutcome | None:
     """Compare two models on the same rows by the leading metric of the kind; None where the rows do not define it.

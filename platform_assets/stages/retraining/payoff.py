@@ -23,6 +23,9 @@ _PRIOR_RATE = 0.01  # share of the loss that ageing one window costs, before any
 _PRIOR_WINDOWS = 6.0  # weight of that belief, in windows of age
 _PRIOR_REFRESH = 0.02
 _PRIOR_REFRESHES = 4.0
+_PRIOR_TRIGGER = 0.05  # share of the loss that what a trigger asks for takes away: enough for a first try
+_PRIOR_TRIGGERS = 2.0
+_ROUNDING = 1e-9
 _MOST = 0.5  # no attempt says more than this: a window may be odd
 _SURE = 3.0  # standard errors from which a risen loss counts
 _LONGEST_PAUSE = 4
@@ -37,6 +40,7 @@ class Attempt:
     age: int  # windows since the champion before it was trained from scratch
     cpu_seconds: float
     gain: float | None = None
+    trigger: str = ""  # what asked for it; "" where nothing but the pay-off did
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Situation:
     labelled: tuple[Labelled, ...]  # since then, oldest first
     unit: float
     spent: float
+    trigger: str = ""  # what asks for it, beyond age and a risen loss
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def choose(now: Situation, *, ledger: Sequence[Attempt], spec: PayoffSpec) -> Ch
     allowed = spec.budget * now.unit * (now.elapsed + 1 + spec.credit_windows)
     if gain < spec.least_gain:
         because = f"a retraining is expected to take {gain:.1%} of the loss, {spec.least_gain:.1%} would pay for it"
-    elif now.spent + now.unit > allowed:
+    elif now.spent + now.unit > allowed * (1 + _ROUNDING):
         because = f"a retraining is expected to take {gain:.1%} of the loss, but {now.spent:.2f} of {allowed:.2f} CPU s are spent"
     else:
         return Choice("retrain", gain, now.unit, f"a retraining is expected to take {gain:.1%} of the loss ({why})")
@@ -91,12 +96,18 @@ def choose(now: Situation, *, ledger: Sequence[Attempt], spec: PayoffSpec) -> Ch
 
 
 def expect_gain(now: Situation, ledger: Sequence[Attempt]) -> tuple[float, str]:
-    """Return the share of the loss that a retraining is expected to take: what ageing cost in the past, or a rise that is seen now."""
+    """Return the share of the loss that a retraining is expected to take, and why.
+
+    The largest of what ageing cost in the past, a rise that is seen now, and what retrainings for the same reason won before.
+    """
     known = [past for past in ledger if past.how == "retrain" and past.gain is not None][-_LEDGER:]
     won = sum(float(np.clip(past.gain or 0.0, -_MOST, _MOST)) for past in known)
     rate = max(0.0, (_PRIOR_RATE * _PRIOR_WINDOWS + won) / (_PRIOR_WINDOWS + sum(past.age for past in known)))
     aged = min(_MOST, rate * now.age)
     risen = _risen(now.labelled)
+    asked, before = _expect_trigger(now.trigger, ledger)
+    if asked > max(aged, risen):
+        return asked, f"for this reason {before} were made before" if before else "for this reason none was made yet"
     if risen > aged:
         return risen, f"the loss has risen by {risen:.0%} since it was trained"
     return aged, f"{now.age} windows old, a window of age has cost {rate:.2%}"
@@ -110,6 +121,14 @@ def _risen(labelled: Sequence[Labelled]) -> float:
     error = float(np.hypot(first.error, last.error))
     rise = last.loss - first.loss
     return min(_MOST, rise / last.loss) if rise > _SURE * error and last.loss > 0 else 0.0
+
+
+def _expect_trigger(trigger: str, ledger: Sequence[Attempt]) -> tuple[float, int]:
+    """Return what retrainings that this trigger asked for won on the mean, believed in more the more there are; 0 where none asks."""
+    if not trigger:
+        return 0.0, 0
+    gains = [float(np.clip(past.gain, -_MOST, _MOST)) for past in ledger if past.trigger == trigger and past.gain is not None][-_LEDGER:]
+    return (_PRIOR_TRIGGER * _PRIOR_TRIGGERS + sum(gains)) / (_PRIOR_TRIGGERS + len(gains)), len(gains)
 
 
 def _expect_refresh(refreshes: Sequence[Attempt]) -> float:

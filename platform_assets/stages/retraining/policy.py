@@ -1,18 +1,22 @@
 """The retraining policy: a pure function of evidence, history and time. It starts nothing and remembers nothing.
 
-Edge-triggered: one breach asks once, however long it lasts, until it ended or a retraining finished after it. Every ask also
-respects the cool-down (twice as long after a retraining that did not help) and the most retrainings within a span.
+Triggers say that something asks; the pay-off says whether it is worth it. Edge-triggered: one breach asks once, however long it lasts,
+until it ended or a retraining finished after it. Every ask also respects the cool-down (twice as long after a retraining that did not
+help) and the most retrainings within a span; nothing is asked while a retraining or a canary is under way, nor on a broken feed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from platform_assets.measures import HIGHER_IS_BETTER
+from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
+from platform_assets.stages.retraining.payoff import Attempt, Choice, Labelled, Situation, choose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,26 +25,58 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Outcome = Literal["pending", "helped", "did_not_help", "undecided", "failed", "cut_off"]
+WORDS = ("person", "erasure", "event")  # triggers that somebody says, the most urgent first
+_BINDING = ("person", "erasure")  # not held up by cool-down, limit or pay-off
+USELESS = ("did_not_help", "failed")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A retraining that was asked for in words: by a person, after an erasure, because of an event outside of the data.
+
+    `number` tells it from every other one.
+    """
+
+    trigger: str
+    why: str
+    number: int
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known at the time of deciding: windows in order, their performance in order, rows since the last training."""
+    """What is known at the time of deciding.
+
+    Windows in order, their performance in order, rows since the last training, time since the newest row that was learnt from, what was
+    asked for in words, the feed, what is `under_way` (a sentence, "" for nothing), and what a retraining costs: CPU seconds and AED by
+    the ledger, None where none was ever made.
+    """
 
     drift: tuple[WindowReport, ...] = ()
     performance: tuple[WindowPerformance, ...] = ()
     rows_since_training: int = 0
+    age: timedelta | None = None
+    wanted: tuple[Wanted, ...] = ()
+    feed: FeedReport = field(default_factory=FeedReport)
+    under_way: str = ""
+    cpu_seconds: float | None = None
+    price_aed: float | None = None
 
 
 @dataclass(frozen=True)
 class PastRetraining:
-    """One retraining that was asked for, by whatever trigger (schedules and people included)."""
+    """One retraining that was asked for, by whatever trigger.
+
+    `gain`: share of the loss it took; `age`: windows of the model before it; `since`: where the breach began that asked for it.
+    """
 
     verdict_id: str
     trigger: str
     decided_at: datetime
     outcome: Outcome = "pending"
     finished_at: datetime | None = None
+    gain: float | None = None
+    age: int = 0
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,22 +94,102 @@ def decide(evidence: Evidence, *, history: Sequence[PastRetraining], now: dateti
     finished = [past for past in history if past.outcome != "pending"]
     counted = [past for past in history if past.outcome != "cut_off"]  # killed from outside: it answered nothing and is asked for anew
     seen_until = max((past.finished_at or past.decided_at for past in finished if past in counted), default=None)
-    breaches = list(_breaches(evidence, seen_until, spec))
     epoch = max(finished, key=lambda past: past.finished_at or past.decided_at).verdict_id if finished else "first"
+    fault = evidence.feed.now
+    if fault is not None:
+        broken = Breach("feed", f"window {fault.window} of {fault.first_event}", fault.sentence, {"window": float(fault.window)})
+        told = _verdict(asked=False, breach=broken, epoch=epoch, now=now, because="nothing is learnt from data at fault")
+        return replace(told, blocked="data_at_fault")
+    healthy = _without_faults(evidence)
+    said = [_said(wanted) for wanted in sorted(evidence.wanted, key=lambda one: (WORDS.index(one.trigger), one.number))]
+    done = {(past.trigger, past.since) for past in counted}
+    open_words = [breach for breach in said if (breach.trigger, breach.since) not in done]
+    breaches = [*open_words, *_breaches(healthy, seen_until, spec)]
+    triggers = tuple(dict.fromkeys(breach.trigger for breach in breaches))
     if not breaches:
         return _verdict(asked=False, breach=Breach("none", "", "nothing asks for a retraining", {}), epoch=epoch, now=now)
     answered = {past.verdict_id for past in history}
     fresh = [breach for breach in breaches if _name(breach, epoch) not in answered]
     if not fresh:
-        return _verdict(asked=False, breach=breaches[0], epoch=epoch, now=now, because="it was answered already")
-    refusal = _wait(fresh[0], spec) or _refuse(counted, now, spec)
-    return _verdict(asked=refusal is None, breach=fresh[0], epoch=epoch, now=now, because=refusal)
+        told = _verdict(asked=False, breach=breaches[0], epoch=epoch, now=now, because="it was answered already")
+        return replace(told, triggers=triggers)
+    verdicts = [_judge(breach, healthy, history=counted, seen_until=seen_until, epoch=epoch, now=now, spec=spec) for breach in fresh]
+    return replace(next((verdict for verdict in verdicts if verdict.asked), verdicts[0]), triggers=triggers)
 
 
 def cool_down_ends(history: Sequence[PastRetraining], *, spec: RetrainingSpec) -> datetime | None:
     """Return when the next ask is allowed again; None where there was none yet."""
     ends = [past.decided_at + spec.cool_down * (2 if past.outcome == "did_not_help" else 1) for past in history]
     return max(ends, default=None)
+
+
+def count_useless(history: Sequence[PastRetraining]) -> int:
+    """Return how many of the newest finished retrainings in a row won nothing."""
+    row = 0
+    for past in reversed([past for past in history if past.outcome not in ("pending", "cut_off")]):
+        if past.outcome not in USELESS:
+            break
+        row += 1
+    return row
+
+
+def _without_faults(evidence: Evidence) -> Evidence:
+    faulty = {fault.window for fault in evidence.feed.faults}
+    return replace(
+        evidence,
+        drift=tuple(window for window in evidence.drift if window.window not in faulty),
+        performance=tuple(window for window in evidence.performance if window.window not in faulty),
+    )
+
+
+def _judge(
+    breach: Breach, evidence: Evidence, *, history: Sequence[PastRetraining], seen_until: datetime | None, epoch: str, now: datetime,
+    spec: RetrainingSpec,
+) -> RetrainingVerdict:  # fmt: skip
+    """Ask for what a breach asks for, or say what speaks against it."""
+    choice = None if breach.trigger in _BINDING else weigh(breach.trigger, evidence, history=history, seen_until=seen_until, spec=spec)
+    useless = count_useless(history)
+    stuck = breach.trigger != "person" and useless >= spec.ask_a_person_after
+    refusal = f"{evidence.under_way} is under way" if evidence.under_way else _wait(breach, spec)
+    if refusal is None and stuck:
+        refusal = f"{useless} retrainings in a row won nothing, a person is asked (falaj drift ask)"
+    if refusal is None and breach.trigger not in _BINDING:
+        refusal = _refuse(history, now, spec)
+    if refusal is None and choice is not None and choice.how != "retrain":
+        refusal = choice.sentence
+    verdict = _verdict(asked=refusal is None, breach=breach, epoch=epoch, now=now, because=refusal)
+    return replace(
+        verdict,
+        blocked="needs_a_person" if stuck and refusal is not None else "",
+        expected_gain=choice.expected_gain if choice else None,
+        expected_cost_aed=evidence.price_aed if choice else None,
+        weighed=choice.sentence if choice else "",
+    )
+
+
+def weigh(
+    trigger: str, evidence: Evidence, *, history: Sequence[PastRetraining], seen_until: datetime | None, spec: RetrainingSpec
+) -> Choice | None:
+    """Hold what a retraining is likely to win against what it costs; None where no training was ever made and nothing is known."""
+    if evidence.cpu_seconds is None:
+        return None
+    since = [window for window in evidence.drift if _is_new(window.last_event, seen_until)]
+    labelled = tuple(
+        Labelled(window.window, 1 - window.value if HIGHER_IS_BETTER[window.metric] else window.value, window.error)
+        for window in evidence.performance
+        if window.settled and window.value is not None and window.error is not None and _is_new(window.last_event, seen_until)
+    )
+    ledger = [Attempt("retrain", 0, past.age, evidence.cpu_seconds, past.gain, past.trigger) for past in history]
+    situation = Situation(
+        window=evidence.drift[-1].window if evidence.drift else 0,
+        elapsed=len(evidence.drift),
+        age=len(since),
+        labelled=labelled,
+        unit=evidence.cpu_seconds,
+        spent=evidence.cpu_seconds * len(history),
+        trigger=trigger,
+    )
+    return choose(situation, ledger=ledger, spec=spec.payoff.model_copy(update={"refresh_keeps": None}))
 
 
 def _wait(breach: Breach, spec: RetrainingSpec) -> str | None:
@@ -119,6 +235,13 @@ def _breaches(evidence: Evidence, seen_until: datetime | None, spec: RetrainingS
         rows = evidence.rows_since_training
         sentence = f"{rows} rows came in since the last training, {spec.on_new_rows} ask for one"
         yield Breach("new_rows", "", sentence, {"rows_since_training": float(rows)})
+    if spec.on_age is not None and evidence.age is not None and evidence.age >= spec.on_age:
+        sentence = f"the newest row that it learnt from is {_days(evidence.age)} old, {_days(spec.on_age)} ask for a retraining"
+        yield Breach("age", "", sentence, {"age_days": evidence.age / timedelta(days=1)})
+
+
+def _said(wanted: Wanted) -> Breach:
+    return Breach(wanted.trigger, str(wanted.number), wanted.why, {})
 
 
 def _tail(flagged: Sequence[tuple[bool, T]]) -> list[T]:
@@ -147,8 +270,9 @@ def _verdict(*, asked: bool, breach: Breach, epoch: str, now: datetime, because:
         verdict_id=_name(breach, epoch),
         decided_at=now.isoformat(timespec="seconds"),
         evidence=breach.figures,
+        since=breach.since,
     )
 
 
 def _days(span: timedelta) -> str:
-    return f"{span / timedelta(days=1):g} days"
+    return f"{span / timedelta(days=1):.4g} days"

@@ -13,8 +13,8 @@ import pytest
 
 from platform_assets import keys
 from platform_assets.components import newest_labels
-from platform_assets.components.monitoring_steps import ASKED, past_retrainings
 from platform_assets.components.newest_labels import watch_new_labels
+from platform_assets.components.retraining_history import ASKED, past_retrainings
 from platform_assets.components.serving_steps import record_rollout
 from platform_assets.specs.looks import Look, LookLog, Tally
 from platform_assets.specs.model import ModelSpec

@@ -19,6 +19,7 @@ from platform_assets.specs.records import (
     TrainingSet,
     read_record,
 )
+from platform_assets.stages.monitoring.feed_report import profile_feed
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report
 from platform_assets.stages.release.bundle import write_bundle
@@ -111,6 +112,7 @@ def make(parts, folder):
         training_set=TrainingSet("s" * 64, {"train": 1000, "holdout": 300}, pin, {"v": pin}, "2016-01-01T00:00:00", "2016-02-11T15:00:00"),
         candidate_dir=parts / "candidate", data_dir=parts / "data",
         profile=profile_release(MODEL, model_file=parts / "candidate" / "model.onnx", data_dir=parts / "data"),
+        feed=profile_feed(MODEL, data_dir=parts / "data"),
     )  # fmt: skip
     return folder
 
@@ -141,7 +143,7 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
     release = read_release(bundle)
     manifest = release.manifest
-    assert len(release.files) == 13
+    assert len(release.files) == 14
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 

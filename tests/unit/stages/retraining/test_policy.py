@@ -1,12 +1,14 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_assets.specs.model import RetrainingSpec
+from platform_assets.specs.feed import FeedFault, FeedReport
+from platform_assets.specs.model import PayoffSpec, RetrainingSpec
 from platform_assets.specs.records import WindowPerformance, WindowReport
-from platform_assets.stages.retraining.policy import Evidence, PastRetraining, cool_down_ends, decide
+from platform_assets.stages.retraining.policy import WORDS, Evidence, PastRetraining, Wanted, cool_down_ends, count_useless, decide
 
 START = datetime(2016, 7, 1)
 SPEC = RetrainingSpec(cool_down="30d", at_most=2, within="365d", on_new_rows=1000)
@@ -123,3 +125,141 @@ def test_in_any_order_of_events_it_never_asks_more_than_its_limit_nor_inside_the
             assert verdict.verdict_id not in {one.verdict_id for one in history}
             history.append(past(verdict, outcome=outcome, finished=None if outcome == "pending" else now))
         assert sum(one.decided_at > now - SPEC.within for one in history) <= SPEC.at_most
+
+
+FAULT = FeedFault(1, 10, 19, str(day(1)), str(day(1)), ("unit change",), "window 1: the feed is at fault", ("k",))
+
+
+def test_on_a_broken_feed_nothing_is_asked_for_whoever_asks():
+    person = (Wanted("person", "the price list changed", 7),)
+    evidence = replace(windows(0, 1), feed=FeedReport(2, (FAULT,)), wanted=person)
+    verdict = decide(evidence, history=[], now=day(2), spec=SPEC)
+    assert (verdict.asked, verdict.blocked, verdict.trigger) == (False, "data_at_fault", "feed")
+    assert verdict.sentence == "window 1: the feed is at fault; not asked: nothing is learnt from data at fault"
+    healthy = replace(evidence, drift=windows(0, 1, 0).drift, feed=FeedReport(3, (FAULT,)))
+    assert decide(healthy, history=[], now=day(3), spec=SPEC).trigger == "person"
+
+
+def test_a_faulty_window_neither_begins_nor_ends_a_drift():
+    evidence = replace(windows(1, 0, 1), feed=FeedReport(3, (FAULT,)))
+    assert decide(evidence, history=[], now=day(3), spec=SPEC).evidence["windows"] == 2.0
+
+
+@pytest.mark.parametrize("trigger", ["person", "drift"])
+def test_it_is_quiet_while_a_training_or_a_rollout_is_under_way(trigger):
+    wanted = (Wanted("person", "x", 1),) if trigger == "person" else ()
+    evidence = replace(windows(0, 1), wanted=wanted, under_way="the rollout of abc")
+    verdict = decide(evidence, history=[], now=day(2), spec=SPEC)
+    assert (verdict.asked, verdict.trigger) == (False, trigger)
+    assert verdict.sentence.endswith("not asked: the rollout of abc is under way")
+
+
+def test_what_is_asked_in_words_is_answered_once_before_all_else_and_anew_where_the_run_was_cut_off():
+    wanted = (Wanted("event", "a new tariff", 3), Wanted("person", "I say so", 4))
+    first = decide(replace(windows(0, 1), wanted=wanted), history=[], now=day(2), spec=SPEC)
+    assert (first.asked, first.trigger, first.since, first.triggers) == (True, "person", "4", ("person", "event", "drift"))
+    done = replace(past(first, outcome="helped", finished=day(2)), since=first.since)
+    second = decide(replace(windows(0, 1), wanted=wanted), history=[done], now=day(200), spec=SPEC)
+    assert (second.asked, second.trigger) == (True, "event")
+    cut = replace(done, outcome="cut_off")
+    again = decide(Evidence(wanted=wanted), history=[cut], now=day(2), spec=SPEC)
+    assert (again.asked, again.trigger) == (True, "person")
+    assert again.verdict_id != first.verdict_id
+    both = [done, replace(past(second, outcome="helped", finished=day(200)), since=second.since)]
+    assert decide(Evidence(wanted=wanted), history=both, now=day(900), spec=SPEC).trigger == "none"
+
+
+@pytest.mark.parametrize(("trigger", "asked"), [("person", True), ("erasure", True), ("event", False)])
+def test_a_person_and_an_erasure_wait_for_no_cool_down(trigger, asked):
+    history = [PastRetraining("x", "drift", day(1), "helped", day(1))]
+    assert decide(Evidence(wanted=(Wanted(trigger, "so it is", 1),)), history=history, now=day(2), spec=SPEC).asked is asked
+
+
+def test_an_old_model_asks_where_an_age_is_declared():
+    spec = SPEC.model_copy(update={"on_age": timedelta(days=90)})
+    assert decide(Evidence(age=timedelta(days=89)), history=[], now=day(2), spec=spec).trigger == "none"
+    verdict = decide(Evidence(age=timedelta(days=91)), history=[], now=day(2), spec=spec)
+    assert (verdict.asked, verdict.trigger, verdict.evidence) == (True, "age", {"age_days": 91.0})
+
+
+def test_after_several_retrainings_that_won_nothing_a_person_is_asked_and_may_ask_back():
+    history = [PastRetraining(str(n), "drift", day(n * 100), "did_not_help", day(n * 100)) for n in range(3)]
+    spec = SPEC.model_copy(update={"at_most": 99})
+    evidence = Evidence(drift=(window(9, drifted=True, at=day(900)),))
+    verdict = decide(evidence, history=history, now=day(900), spec=spec)
+    assert (verdict.asked, verdict.blocked) == (False, "needs_a_person")
+    assert "3 retrainings in a row won nothing" in verdict.sentence
+    assert decide(replace(evidence, wanted=(Wanted("person", "try again", 1),)), history=history, now=day(900), spec=spec).asked
+    helped = [*history[:2], replace(history[2], outcome="helped")]
+    assert (count_useless(helped), decide(evidence, history=helped, now=day(900), spec=spec).asked) == (0, True)
+
+
+def test_a_trigger_whose_retrainings_won_nothing_is_believed_less_and_less():
+    evidence = Evidence(drift=(window(9, drifted=True, at=day(900)),), cpu_seconds=10.0, price_aed=1.5)
+    spec = SPEC.model_copy(update={"at_most": 99, "payoff": PayoffSpec(budget=1.0)})
+    first = decide(evidence, history=[], now=day(900), spec=spec)
+    assert (first.asked, first.expected_cost_aed) == (True, 1.5)
+    assert first.expected_gain == pytest.approx(0.05)
+    assert "for this reason none was made yet" in first.weighed
+    useless = [PastRetraining(str(n), "drift", day(n * 100), "undecided", day(n * 100), gain=0.0, age=3) for n in range(2)]
+    later = decide(evidence, history=useless, now=day(900), spec=spec)
+    assert not later.asked
+    assert "3.0% would pay for it" in later.sentence
+    won = [replace(one, gain=0.2) for one in useless]
+    assert decide(evidence, history=won, now=day(900), spec=spec).expected_gain > first.expected_gain
+
+
+def test_the_budget_holds_what_the_gain_would_ask_for():
+    evidence = Evidence(drift=(window(9, drifted=True, at=day(900)),), cpu_seconds=10.0)
+    history = [PastRetraining(str(n), "drift", day(n * 100), "helped", day(n * 100), gain=0.3, age=9) for n in range(6)]
+    verdict = decide(evidence, history=history, now=day(900), spec=SPEC.model_copy(update={"at_most": 99}))
+    assert not verdict.asked
+    assert "60.00 of 12.00 CPU s are spent" in verdict.sentence
+
+
+def test_a_loss_that_has_risen_is_expected_to_be_won_back():
+    def measured(n, value):
+        return WindowPerformance(n, str(day(n)), 1000, 1000, "auroc", value, 0.9, settled=True, dropped=n > 0, sentence="", error=0.005)
+
+    evidence = replace(windows(0, 1), performance=(measured(0, 0.9), measured(1, 0.8)), cpu_seconds=10.0)
+    verdict = decide(evidence, history=[], now=day(2), spec=SPEC)
+    assert verdict.asked
+    assert verdict.expected_gain == pytest.approx(0.5)
+    assert "the loss has risen by 50%" in verdict.weighed
+
+
+stories = st.lists(
+    st.tuples(
+        st.booleans(), st.booleans(), st.booleans(), st.sampled_from(["", "person", "event", "erasure"]), st.integers(1, 40),
+        st.sampled_from(["helped", "did_not_help", "undecided", "failed", "cut_off"]), st.floats(-1, 1),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+@given(stories)
+def test_in_any_story_a_fault_or_work_under_way_keeps_it_quiet_and_every_word_is_answered_once(story):
+    history, drift, faults, wanted, now, asked_words = [], [], [], [], START, []
+    for n, (drifted, faulty, busy, word, days, outcome, gain) in enumerate(story):
+        now += timedelta(days=days)
+        drift.append(window(n, drifted=drifted, at=now))
+        if faulty:
+            faults.append(replace(FAULT, window=n))
+        if word:
+            wanted.append(Wanted(word, "so it is", n))
+        evidence = Evidence(
+            tuple(drift), wanted=tuple(wanted), feed=FeedReport(n + 1, tuple(faults)), under_way="a run" if busy else "", cpu_seconds=1.0
+        )
+        verdict = decide(evidence, history=history, now=now, spec=SPEC)
+        assert verdict == decide(evidence, history=list(history), now=now, spec=SPEC)
+        if faulty:
+            assert verdict.blocked == "data_at_fault"
+        if not verdict.asked:
+            continue
+        assert not faulty
+        assert not busy
+        assert verdict.verdict_id not in {one.verdict_id for one in history}
+        history.append(replace(past(verdict, outcome=outcome, finished=now), since=verdict.since, gain=gain, age=1))
+        if verdict.trigger in WORDS and outcome != "cut_off":
+            asked_words.append(verdict.since)
+    assert len(asked_words) == len(set(asked_words))

@@ -1,0 +1,32 @@
+"""What was found of the feed of a model in production: windows whose rows are not what the source meant to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FeedFault:
+    """One window of the production log whose feed was broken: what is wrong, the surest first, and the keys of its rows."""
+
+    window: int
+    first_row: int
+    last_row: int
+    first_event: str
+    last_event: str
+    kinds: tuple[str, ...]
+    sentence: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FeedReport:
+    """Windows that were held against a healthy feed so far, and those of them that were at fault."""
+
+    windows: int = 0
+    faults: tuple[FeedFault, ...] = ()
+
+    @property
+    def now(self) -> FeedFault | None:
+        """The fault of the newest window; None where that one is healthy."""
+        return self.faults[-1] if self.faults and self.faults[-1].window == self.windows - 1 else None
