@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from platform_assets.manifests import ReleaseFiles
     from platform_assets.specs.model import ModelSpec
 
 FEED_FILE = "feed.json"
@@ -38,15 +39,14 @@ def profile_feed(model: ModelSpec, *, data_dir: Path) -> str:
     return to_json(remember_feed(columns, window_rows=min(model.monitoring.window_rows, rows.num_rows), categories=categories))
 
 
-def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: Path, model: ModelSpec) -> FeedReport:
+def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: ReleaseFiles, model: ModelSpec) -> FeedReport:
     """Hold every full window that is not in `previous` yet against the live release's healthy feed.
 
-    `bundle`: folder of the release that is live. A release of before this check has no healthy feed: nothing is found then.
+    `bundle`: the release that is live. A release of before this check has no healthy feed: nothing is found then.
     """
     known = previous or FeedReport()
-    path = bundle / FEED_FILE
-    past = read_record(FeedPast, path.read_bytes()) if path.is_file() else None
-    schema = read_record(FeatureSchema, (bundle / "schema.json").read_bytes())
+    past = read_record(FeedPast, bundle[FEED_FILE]) if FEED_FILE in bundle.files else None
+    schema = read_record(FeatureSchema, bundle["schema.json"])
     faults, judged = list(known.faults), known.windows
     for window, rows in cut_windows(log, window_rows=model.monitoring.window_rows, done=known.windows):
         judged = window.index + 1

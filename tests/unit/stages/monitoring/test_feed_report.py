@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from platform_assets.manifests import ReleaseFiles
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.model import ModelSpec
@@ -59,9 +60,8 @@ def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     parts = {"train": [rows(1, 5 * ROWS)], "calibration": [rows(2, 50)], "holdout": [rows(3, 50)]}
     write_training_set(folder / "data", parts, schema=SCHEMA)
-    (folder / "schema.json").write_text(to_json(SCHEMA))
-    (folder / FEED_FILE).write_text(profile_feed(MODEL, data_dir=folder / "data"))
-    return folder
+    feed = profile_feed(MODEL, data_dir=folder / "data")
+    return ReleaseFiles("d" * 64, {}, {"schema.json": to_json(SCHEMA).encode(), FEED_FILE: feed.encode()})
 
 
 def spoil(table, kind):
@@ -111,9 +111,9 @@ def test_what_is_looked_up_is_not_the_feed(bundle):
     assert words == ("segment",)
 
 
-def test_a_release_without_a_healthy_feed_finds_nothing(bundle, tmp_path):
-    (tmp_path / "schema.json").write_text(to_json(SCHEMA))
-    feed = extend_feed(None, log=as_log(spoil(rows(4, ROWS), "unit change")), bundle=tmp_path, model=MODEL)
+def test_a_release_without_a_healthy_feed_finds_nothing(bundle):
+    old = replace(bundle, files={"schema.json": bundle["schema.json"]})
+    feed = extend_feed(None, log=as_log(spoil(rows(4, ROWS), "unit change")), bundle=old, model=MODEL)
     assert feed == FeedReport(windows=1)
 
 
