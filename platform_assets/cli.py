@@ -26,7 +26,9 @@ app = typer.Typer(
 app.add_typer(release_app, name="release")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
-drift_app = typer.Typer(no_args_is_help=True, help="Drift: hold two tables against each other, try a policy, ask for a retraining, acknowledge.")
+drift_app = typer.Typer(
+    no_args_is_help=True, help="Drift: hold two tables against each other, try a policy, ask for a retraining, acknowledge."
+)
 app.add_typer(drift_app, name="drift")
 drift_app.command("ask")(cli_policy.ask)
 drift_app.command("acknowledge")(cli_policy.acknowledge)
