@@ -286,6 +286,7 @@ def drift_report(
     *,
     reference: Annotated[str, typer.Option(help="CSV, Parquet or Delta: a file, folder or URL; what rows looked like.")],
     current: Annotated[str, typer.Option(help="The same; what they look like now.")],
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page to this file.")] = None,
     json_file: Json = None,
 ) -> None:
     """Hold one table against another: what moved, how sure that is, and whether the model leans on it."""
@@ -295,6 +296,8 @@ def drift_report(
 
     value = drift_verbs.report_tables(read_settings(), model, reference=reference, current=current)
     tables.print_drift(value, console)
+    if html is not None:
+        drift_verbs.write_page(html, value)
     write(json_file, {**value, "report": asdict(value["report"])})
 
 

@@ -84,6 +84,14 @@ def report_tables(settings: Settings, model: str, *, reference: str, current: st
     }  # fmt: skip
 
 
+def write_page(path: Path, value: dict[str, Any]) -> None:
+    """Write what `report_tables` found as one page, whole or not at all."""
+    from platform_assets.stages.monitoring.page import draw_page
+
+    page = draw_page(value["report"], title=f"{value['model']}: {value['current']} against {value['reference']}")
+    write_atomically(path, page.encode())
+
+
 def write_picture(path: Path, picture: bytes) -> None:
     """Write a picture whole, or not at all."""
     write_atomically(path, picture)
