@@ -95,7 +95,7 @@ def _moved(report: DriftReport) -> Iterator[str]:
 
 def _row(column: ColumnDrift, windows: Sequence[WindowReport]) -> str:
     first = began(column.column, windows)
-    since = f"window {first.window}, {first.first_event}" if first else ""
+    since = f"window {first.window}, {first.first_event}".removesuffix(", ") if first else ""
     cells = (column.column, _LAYERS[column.layer], column.was, column.now)
     figures = (f"{column.effect:.3f}", f"{column.threshold:.3f}", f"{column.p_value:.1e}", f"{column.importance:.0%}")
     return (
@@ -163,6 +163,8 @@ def _performance(windows: Sequence[WindowPerformance]) -> Iterator[str]:
 
 
 def _feed(feed: FeedReport) -> Iterator[str]:
+    if not feed.windows:
+        return  # two tables that were held against each other have no feed
     yield "<h2>The feed</h2>"
     if not feed.faults:
         yield f"<p>Of {feed.windows} windows none was at fault.</p>"
