@@ -21,7 +21,7 @@ PEERS = {
     "evidently": ["evidently==0.7.23", "pandas<3", "numpy<2.4", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "statsmodels", "pandas<3", "numpy<2.4", "pyarrow"],
     "river": ["river==0.26.1", "pyarrow"],
-    "whylogs": ["whylogs[viz]==1.6.4", "pyarrow"],
+    "whylogs": ["whylogs[viz]==1.6.4", "pandas<3", "numpy<2.4", "pyarrow"],
 }
 
 # pytriton 0.7 brings an older interpreter library that loads this machine's standard library: one method of a lock is missing there.
