@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def stored(finished: Finished) -> dict[str, str]:
     """Everything that a reproduction must leave as it is: tables, artefacts, features, server."""
     home = finished.tiny.home
+    assert finished.tiny.parts.audit.verify()  # opening the log takes what the server noted out of its folder
     roots = [home.root / "tables", home.artefacts, home.releases, home.feast, home.serving]
     return {str(root): folder_digest(root) for root in roots if root.is_dir()}
 
