@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 5
 _HELD_SECONDS = 30
+_TELL_SECONDS = 15
 
 
 def build_automation(parts: Parts) -> dg.Definitions:
@@ -131,7 +132,7 @@ def _notice_sensor(parts: Parts) -> dg.SensorDefinition:
     @dg.sensor(
         name=keys.NOTICE_SENSOR,
         description="Notices that are due go out to webhook and e-mail; a receiver that is away is tried again later. It launches nothing.",
-        minimum_interval_seconds=_TICK_SECONDS,
+        minimum_interval_seconds=_TELL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def notice_due(context: dg.SensorEvaluationContext) -> dg.SkipReason:

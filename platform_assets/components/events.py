@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resources.parts import Parts
 
 _TICK_SECONDS = 5
+_TELL_SECONDS = 15
 _A_TICK = 100  # events
 _LEASE_SECONDS = 120.0
 LATEST = timedelta(days=7)  # an event that is older asks for what nobody waits for any more
@@ -116,7 +117,7 @@ def _told(parts: Parts) -> dg.SensorDefinition:
     @dg.sensor(
         name=keys.OUTBOX_SENSOR,
         description="Releases, rollouts, drifts and broken budgets that the audit log holds go out as events.",
-        minimum_interval_seconds=_TICK_SECONDS,
+        minimum_interval_seconds=_TELL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def event_told(context: dg.SensorEvaluationContext) -> dg.SkipReason:

@@ -93,8 +93,9 @@ def test_a_kill_while_putting_leaves_only_whole_artefacts(tmp_path):
     code = (
         "import sys, pathlib; from resources.artifacts import FolderArtifactStore\n"
         "store, folder = FolderArtifactStore(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2])\n"
-        "print('go', flush=True)\n"
-        "for n in range(10**6): (folder / 'n').write_text(str(n)); store.remember(f'work {n}', store.put(folder), {})\n"
+        "for n in range(10**6):\n"
+        "    (folder / 'n').write_text(str(n)); store.remember(f'work {n}', store.put(folder), {})\n"
+        "    n or print('go', flush=True)\n"  # one is whole, however busy the machine is
     )
     for delay in (0.05, 0.11, 0.23):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "store"), str(folder)], stdout=subprocess.PIPE)
