@@ -40,6 +40,7 @@ MOST_ROWS, MOST_BYTES = 400_000, 400 << 20
 BATCH = 512
 HINT_SHARE = 0.3  # weight of a loss on the hidden layer
 LEAST_STEPS = 10
+PROBE_STEPS = 2  # tell a network that is slow for its time; of a fast one the first steps only warm up
 
 
 def busy_seconds() -> float:
@@ -199,9 +200,11 @@ def teach(network: nn.Module, teaching: Teaching, *, seconds: float, rate: float
         Loop(module, feed=feed, course=course, judge=lambda _: {}).run()
 
     start = busy_seconds()
-    run(copy.deepcopy(network), LEAST_STEPS)  # the first call warms up
-    middle = busy_seconds()
-    run(copy.deepcopy(network), 3 * LEAST_STEPS)
-    each = (busy_seconds() - middle) / (3 * LEAST_STEPS)
+    run(copy.deepcopy(network), PROBE_STEPS)
+    each = (busy_seconds() - start) / PROBE_STEPS
+    if each * LEAST_STEPS * 4 < seconds:
+        middle = busy_seconds()
+        run(copy.deepcopy(network), 3 * LEAST_STEPS)
+        each = (busy_seconds() - middle) / (3 * LEAST_STEPS)
     run(network, max(LEAST_STEPS, int((seconds - (busy_seconds() - start)) / each)))
     return network.cpu().eval()
