@@ -136,9 +136,11 @@ def test_the_server_reads_raw_texts_and_answers_as_the_trained_network_does(rele
 
 
 def test_a_release_carries_its_tokeniser_and_drift_watches_length_and_unknown_share(released: tuple[TinyHome, dg.DagsterInstance]) -> None:
-    bundle = _bundle(*released)
-    fitted = json.loads((bundle.path / "preprocessing.json").read_text())
+    tiny, instance = released
+    opened = tiny.parts.releases.open(latest_record(instance, keys.model_key("complaints", "release"), Release).digest)
+    fitted = json.loads(opened["preprocessing.json"])
     assert " room" in fitted["tokeniser"]["pieces"]
-    reference = read_profile(bundle.path).reference
+    reference = read_profile(opened).reference
     assert {"review length", "review unknown share", "stars"} <= {signal.name for signal in reference.signals}
+    assert reference.tokeniser is not None
     assert list(reference.tokeniser.pieces) == fitted["tokeniser"]["pieces"]

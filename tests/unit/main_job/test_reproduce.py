@@ -13,6 +13,7 @@ from platform_assets import cli
 from platform_assets.errors import ReleaseError, ReproductionError, TrainingError
 from platform_assets.main_job import reproduce as verb
 from platform_assets.main_job.reproduce import _is_there, _read_recorded, _train
+from platform_assets.manifests import ReleaseFiles
 from resources.delta_tables import DeltaTableStore
 from resources.settings import Home, Settings
 
@@ -36,11 +37,10 @@ def test_a_version_is_gone_when_the_log_or_its_files_no_longer_have_it(tables, t
     assert _is_there(parts, second, column="key")
 
 
-def test_a_training_that_began_from_weights_that_are_not_kept_is_refused_by_name(tmp_path):
-    (tmp_path / "lineage.json").write_text('{"warm_start": "/elsewhere/checkpoint.pt"}')
-    (tmp_path / "declaration.json").write_text("{}")
+def test_a_training_that_began_from_weights_that_are_not_kept_is_refused_by_name():
+    files = {"lineage.json": b'{"warm_start": "/elsewhere/checkpoint.pt"}', "declaration.json": b"{}"}
     with pytest.raises(ReleaseError, match=r"began from another's weights, /elsewhere/checkpoint\.pt"):
-        _read_recorded(tmp_path)
+        _read_recorded(ReleaseFiles("0" * 64, {}, files))
 
 
 def test_a_trainer_that_fails_ends_in_its_own_last_words(tmp_path):
