@@ -91,7 +91,7 @@ def verify_audit(
 
     length = audit_verbs.verify_audit(read_settings(), checkpoint=checkpoint)
     since = f" and go on from {checkpoint}" if checkpoint else ""
-    console.print(f"{length} entries of the audit log hold, are signed{since}.", soft_wrap=True, highlight=False)
+    console.print(f"{length} entries of the audit log hold and are signed{since}.", soft_wrap=True, highlight=False)
 
 
 @audit_app.command("checkpoint")

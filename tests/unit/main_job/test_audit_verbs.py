@@ -73,7 +73,7 @@ def test_a_checkpoint_holds_for_the_log_that_goes_on_and_the_command_says_so(set
     monkeypatch.setenv("FALAJ_DEFS", str(settings.defs_root))
     found = CliRunner().invoke(cli.app, ["audit", "verify", "--checkpoint", str(file)])
     assert found.exit_code == 0
-    assert "3 entries of the audit log hold, are signed and go on from" in found.output
+    assert "3 entries of the audit log hold and are signed and go on from" in found.output
     file.write_text(json.dumps({**json.loads(file.read_text()), "hash": "0" * 64}))
     assert isinstance(CliRunner().invoke(cli.app, ["audit", "verify", "--checkpoint", str(file)]).exception, StateError)
 
