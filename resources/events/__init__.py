@@ -21,10 +21,11 @@ def open_queue(name: str, *, url: str | None, path: Path) -> EventQueue:
         from resources.events.sqlite_queue import SqliteEventQueue
 
         return SqliteEventQueue(path, name)
-    if url.split("://", 1)[0] in ("redis", "rediss", "unix"):
+    scheme = url.split("://", 1)[0] if "://" in url else ""
+    if scheme in ("redis", "rediss", "unix"):
         from resources.events.redis_queue import RedisEventQueue
 
         return RedisEventQueue(url, name)
     raise EventError(
-        f"FALAJ_EVENTS is {url!r}; right would be redis://HOST:PORT/DB, rediss:// with TLS, unix://PATH, or nothing for SQLite"
+        f"FALAJ_EVENTS is of scheme {scheme!r}; right would be redis://HOST:PORT/DB, rediss:// with TLS, unix://PATH, or nothing for SQLite"
     )

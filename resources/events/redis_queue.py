@@ -68,8 +68,10 @@ class RedisEventQueue:
         found: list[Delivery] = []
         with self._reached():
             for stream in self._streams(group):
+                if len(found) >= most:
+                    break
                 self._open_group(stream, group)
-                late = self._redis.xautoclaim(stream, group, _CONSUMER, int(1000 * lease_seconds), "0-0", count=most - len(found) or 1)[1]
+                late = self._redis.xautoclaim(stream, group, _CONSUMER, int(1000 * lease_seconds), "0-0", count=most - len(found))[1]
                 for entry, fields in late:
                     pending = self._redis.xpending_range(stream, group, entry, entry, 1)
                     if not pending:  # answered for meanwhile
