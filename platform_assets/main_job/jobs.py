@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
+from dagster._utils.error import SerializableErrorInfo  # it has no public name
 
 from platform_assets.errors import AdmissionError, StageError
 from platform_assets.main_job.progress import Bars
@@ -94,8 +95,19 @@ class Jobs:
 
 
 def _interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
-    errors = [event.step_failure_data.error for event in events if event.is_step_failure]
-    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
+    """Whether a step ended by a signal; what its clean-up raised on the way out (a thread cut off before its start) hides none."""
+    return any(
+        error.cls_name == "DagsterExecutionInterruptedError"
+        for event in events
+        if event.is_step_failure
+        for error in _chain(event.step_failure_data.error)
+    )
+
+
+def _chain(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    while error is not None:
+        yield error
+        error = error.cause or error.context
 
 
 def _first_failure(events: Sequence[dg.DagsterEvent]) -> str:

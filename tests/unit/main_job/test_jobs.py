@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -67,3 +71,19 @@ def test_within_it_is_promised_its_cost_until_it_ends(tiny: TinyHome, jobs: Jobs
     (entry,) = [entry for entry in tiny.parts.ledger.entries(Month.of(time.time())) if entry.run_id == run.run_id]
     assert (entry.tenant, entry.model, entry.stage, entry.outcome) == ("tests", MODEL, "dataset/ingested", "failed")
     assert entry.asked.profile == "dear"
+
+
+def test_a_signal_is_an_interrupt_though_the_clean_up_on_its_way_out_fails(jobs: Jobs) -> None:
+    @dg.asset(key=keys.model_key(MODEL, "trained"))
+    def cut_off() -> None:
+        thread = threading.Thread(target=print)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            thread.start()
+        finally:
+            thread.join()  # never started: what the last error says is this, as in Dagster's own reader of messages
+
+    job = dg.define_asset_job(keys.train_job(MODEL), selection=[cut_off])
+    repository = dg.Definitions(assets=[cut_off], jobs=[job]).get_repository_def()
+    with pytest.raises(KeyboardInterrupt):
+        replace(jobs, repository=repository).run(keys.train_job(MODEL))
