@@ -85,7 +85,7 @@ def list_continuations(name: str, methods: Iterable[str]) -> list[str]:
 
 
 def list_finishes(name: str, methods: Iterable[str], *, writes_itself: bool) -> list[str]:
-    """List the files made from one part, itself among them."""
+    """List the files made from one part, itself among them; where time is short the last are left out."""
     allowed, last = set(methods), read_steps(name)[-1].method if name != "teacher" else ""
     if last == "qat":
         steps = ["pack-4"]
@@ -94,7 +94,7 @@ def list_finishes(name: str, methods: Iterable[str], *, writes_itself: bool) -> 
     elif writes_itself:
         steps = ["", "pack-8", "pack-4", "pack-16", "static", "int8"]
     else:
-        steps = ["", "fuse", "fuse+pack-8", "int8", "pack-8", "fuse+pack-4", "static", "int8-4", "dynamic", "dynamic-c"]
+        steps = ["", "fuse+pack-8", "fuse+pack-4", "fuse", "int8", "static", "pack-8", "int8-4", "dynamic", "dynamic-c"]
     fit = [step for step in steps if not step or all(one.method in allowed for one in read_steps(step))]
     return [(f"{name}+{step}" if name != "teacher" else step) if step else name for step in fit]
 

@@ -12,6 +12,7 @@ import math
 import time
 from collections import Counter
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +25,20 @@ from platform_assets.networks.fitting import predict, to_tensors, warp_images
 from platform_assets.networks.rows import Rows, read_rows
 from platform_assets.specs.candidates import Candidate, Rejection
 from platform_assets.specs.records import to_json
-from platform_assets.stages.compression.faithfulness import Exam, chance_of_loss, examine, make_exam
+from platform_assets.stages.compression.faithfulness import HIDDEN_ROWS, Exam, chance_of_loss, examine, make_exam
 from platform_assets.stages.compression.forms import family_of, list_continuations, list_finishes, list_starts, split_name
-from platform_assets.stages.compression.measure import CALLS, GLANCE, ROUNDS, Timing, answer, cut, feeds, open_session, time_sessions
+from platform_assets.stages.compression.measure import (
+    CALLS,
+    GLANCE,
+    INVARIANCE_ROWS,
+    ROUNDS,
+    Timing,
+    answer,
+    cut,
+    feeds,
+    open_session,
+    time_sessions,
+)
 from platform_assets.stages.compression.methods import Bench, load_method, read_steps
 from platform_assets.stages.compression.teaching import Teaching, make_lessons
 from platform_assets.stages.compression.workshop import TEACHER, Clock, Part, Workshop
@@ -40,8 +52,8 @@ if TYPE_CHECKING:
 
 # What a graph or a network that a method cannot take makes torch-pruning, torch and onnxruntime raise.
 FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError)
-# Shares of the budget, STARTING with the lessons; the rest is for finishing.
-LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.5, 0.3
+# Shares of the budget, STARTING with the lessons; the rest is for finishing and measuring.
+LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.45, 0.12
 LEFT = (0.75, 0.5, 0.5)  # of what learns, after each round
 # At least so many of each family stay: convolutions begin more slowly than perceptrons, and end better.
 KEPT = {"perceptrons": 2, "convolutions": 2, "cuts": 1, "trees": 2}
@@ -107,7 +119,7 @@ class _Search:
         for name in starts:
             learns = load_method(read_steps(name)[0].method).RATE > 0
             if (learns and begun == most) or (not learns and len(parts) > 1 and self._clock.spent > STARTING * self._plan.budget_seconds):
-                self._reject([name], f"there is no time for it within the budget of {self._plan.budget_seconds:g} s")
+                self._reject([name], self._no_time())
                 continue
             part = self._try(name, self._start, name)
             begun += learns
@@ -125,11 +137,9 @@ class _Search:
     def go_on(self) -> None:
         """Let survivors go on: cut to half, then tuned for few bits."""
         names = [name for part in self._parts for name in list_continuations(part.name, self._plan.methods)]
-        each = GOING_ON * self._plan.budget_seconds / max(1, len(names))
-        for name in names:
-            part = self._try(name, self._start, name)
-            if part and self._try(name, self._learn, part, each, 1):
-                self._parts.append(part)
+        begun = [part for name in names if (part := self._try(name, self._start, name))]
+        each = GOING_ON * self._plan.budget_seconds / max(1, len(begun))
+        self._parts += [part for part in begun if self._try(part.name, self._learn, part, each, 1)]
 
     def _start(self, name: str) -> Part:
         part = self._workshop.part(name)
@@ -172,17 +182,36 @@ class _Search:
     # --- files
 
     def finish(self) -> dict[str, Path]:
-        """Make every file of every part that is left, and of the teacher."""
-        made: dict[str, Path] = {}
+        """Make the files of every part that is left and of the teacher: the first of each, then the next of each, while time is left.
+
+        What measuring them will take is set aside: a budget ends with figures.
+        """
         parts = [self._workshop.part(TEACHER), *rank(self._parts, tolerate=self._plan.tolerate_drop)]
-        for part in parts:
-            for name in list_finishes(part.name, self._plan.methods, writes_itself=part.writes_itself):
+        files = [list_finishes(part.name, self._plan.methods, writes_itself=part.writes_itself) for part in parts]
+        made: dict[str, Path] = {}
+        late: list[str] = []
+        aside = 0.0
+        for turn, names in enumerate(zip_longest(*files)):
+            for part, name in zip(parts, names, strict=True):
+                price = self._price(part, rounds=QUICK_ROUNDS)
+                if name is None or (turn and self._clock.left() < aside + price):
+                    late += [name] if name else []
+                    continue
                 start = time.monotonic()
                 path = self._try(name, self._workshop.finish, name)
                 if path:
                     made[name] = path
+                    aside += price
                 self._report.step(f"candidate/{name}", made=str(path is not None), seconds_wall=time.monotonic() - start)
+        self._reject(late, self._no_time())
         return made
+
+    def _price(self, part: Part, *, rounds: int) -> float:
+        """Seconds that examining and timing a file of this part will take, holdout and its like included."""
+        of = self._glance if part.name == TEACHER else part
+        rows = 2 * len(self._exam.labels) + HIDDEN_ROWS + INVARIANCE_ROWS * len(self._plan.batch_sizes)
+        singly, together = rounds * CALLS[1] + 2 * INVARIANCE_ROWS, rounds * 32 * CALLS[32] + rows
+        return (singly * of.cpu_us_b1 + together * of.cpu_us_b32) / 1e6
 
     def measure(self, made: dict[str, Path]) -> list[Candidate]:
         """Examine every file on the calibration rows, time them in turn, and ask the holdout once."""
@@ -199,7 +228,8 @@ class _Search:
                 sessions[name], faithful[name] = session, examined
         holdout = read_rows(self._data, "holdout", schema=self._teacher.schema)
         inputs = feeds(holdout)
-        rounds = ROUNDS if self._clock.left() > len(sessions) * 0.2 else QUICK_ROUNDS
+        slow = sum(self._price(self._workshop.part(split_name(name)[0]), rounds=ROUNDS) for name in sessions)
+        rounds = ROUNDS if self._clock.left() > slow else QUICK_ROUNDS
         timings = time_sessions(sessions, inputs=inputs, rounds=rounds, calls=CALLS)
         torch_said = predict(self._teacher.network, to_tensors(holdout, preprocessing=self._teacher.preprocessing))
         candidates: list[Candidate] = []
@@ -268,6 +298,9 @@ class _Search:
                 raise
             self._reject([name], str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
             return None
+
+    def _no_time(self) -> str:
+        return f"there is no time for it within the budget of {self._plan.budget_seconds:g} s"
 
     def _reject(self, names: list[str], why: str) -> None:
         self.rejected += [Rejection(name, why) for name in names]
