@@ -22,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 QUIET = {
     "DAGSTER_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "FEAST_USAGE": "False",
