@@ -44,7 +44,7 @@ def start(home: Home, name: str, command: Sequence[str], *, environment: Mapping
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env={**environment, OWNER: f"{os.getpid()}:{_started(os.getpid())}"}, start_new_session=True,
+            env={**environment, OWNER: identify(os.getpid())}, start_new_session=True,
             preexec_fn=_tie_to_parent if tied else _restore_signals,  # noqa: PLW1509 - no threads hold locks these two calls need
         )  # fmt: skip
     record = ProcessRecord(name, process.pid, psutil.Process(process.pid).create_time(), str(log))
@@ -97,7 +97,7 @@ def end_orphans(home: Home) -> int:
         except (psutil.Error, OSError):
             continue
         owner = environment.get(OWNER)
-        if owner and environment.get("FALAJ_HOME") == str(home.root) and environment.get("FALAJ_TIED") == "1" and not _owner_lives(owner):
+        if owner and environment.get("FALAJ_HOME") == str(home.root) and environment.get("FALAJ_TIED") == "1" and not lives(owner):
             orphans.append(process)
     _end(orphans)
     return len(orphans)
@@ -132,16 +132,23 @@ def _signal(process: object, number: int) -> None:
         return
 
 
-def _owner_lives(owner: str) -> bool:
-    pid, _, started = owner.partition(":")
-    return _started(int(pid)) == started
+def identify(pid: int) -> str:
+    """Name a process by pid and start time; a pid alone may be another's by now."""
+    return f"{pid}:{_started(pid)}"
+
+
+def lives(identity: str) -> bool:
+    """Whether the process of this name still runs."""
+    pid, _, started = identity.partition(":")
+    return pid.isdecimal() and bool(started) and _started(int(pid)) == started
 
 
 def _started(pid: int) -> str:
     import psutil
 
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
     except psutil.NoSuchProcess:
         return ""
 

@@ -25,7 +25,7 @@ def prepare(settings: Settings) -> None:
 
 def start_daemon(settings: Settings, *, tied: bool) -> None:
     """Start Dagster's daemon (sensors, schedules, queue) unless it runs."""
-    _start(settings, DAEMON, [sys.executable, "-m", "dagster._daemon", "run", "-w", str(_WORKSPACE)], tied=tied)
+    _start(settings, DAEMON, [sys.executable, "-m", "resources.dagster_instance.daemon", "run", "-w", str(_WORKSPACE)], tied=tied)
 
 
 def start_web(settings: Settings) -> str:

@@ -1,0 +1,57 @@
+"""Dagster's daemon, with code servers that stay: `python -m resources.dagster_instance.daemon run -w workspace.yaml`.
+
+Dagster's own starts every code server anew each minute, whatever has changed: six CPU seconds here, more with every model, for as long
+as the platform is up. Here a server is left alone while it lives and the code is as it was when it started.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dagster._core.remote_representation.grpc_server_registry import ErrorRegistryEntry, GrpcServerRegistry
+from dagster._daemon import controller
+from dagster._daemon.cli import main
+
+from resources.dagster_instance.code import stamp_code
+from resources.dagster_instance.warm_launcher import warm_up
+from resources.settings import read_settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+    from dagster._grpc.constants import GrpcServerCommand
+
+
+class SteadyServers(GrpcServerRegistry):
+    """The daemon's code servers. The daemon asks it each minute to forget them; it does so where there is a reason."""
+
+    def __init__(self, instance_ref: Any, server_command: GrpcServerCommand, **given: Any) -> None:
+        self._stamp = stamp_code(read_settings())
+        super().__init__(instance_ref, server_command, **given)
+
+    def clear_all_grpc_endpoints(self) -> None:
+        """Forget the servers where the code has changed, or one has ended or never came up."""
+        stamp = stamp_code(read_settings())
+        with self._lock:
+            entries = self._active_entries.values()
+            ended = any(isinstance(entry, ErrorRegistryEntry) or entry.process.server_process.poll() is not None for entry in entries)
+        if ended or stamp != self._stamp:
+            self._stamp = stamp
+            super().clear_all_grpc_endpoints()
+
+
+def _steady(instance: DagsterInstance, code_server_log_level: str = "INFO") -> SteadyServers:
+    return SteadyServers(
+        instance.get_ref(),
+        controller.GrpcServerCommand.API_GRPC,
+        heartbeat_ttl=controller.DAEMON_GRPC_SERVER_HEARTBEAT_TTL,
+        startup_timeout=instance.code_server_process_startup_timeout,
+        additional_timeout_msg=controller.INCREASE_TIMEOUT_DAGSTER_YAML_MSG,
+        log_level=code_server_log_level,
+        wait_for_processes_on_shutdown=instance.wait_for_local_code_server_processes_on_shutdown,
+    )
+
+
+if __name__ == "__main__":
+    controller.create_daemon_grpc_server_registry = _steady  # the daemon has no setting for it
+    warm_up()
+    main()
