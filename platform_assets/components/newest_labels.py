@@ -6,7 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from platform_assets import keys
+from platform_assets.components.retraining_evidence import read_feed
 from platform_assets.specs.looks import Tally
+from platform_assets.specs.records import DriftPointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +26,10 @@ _LOOK_SECONDS = 5.0  # between two looks at the production log while a rollout l
 
 
 def read_newest_labels(model: ModelSpec, step: Step, *, release: Release) -> pa.Table:
-    """Return features and target of labelled rows that the release was not trained on, oldest first, at most MOST_ROWS."""
+    """Return features and target of labelled rows that the release was not trained on, oldest first, at most MOST_ROWS.
+
+    What a broken feed sent is not among them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -72,13 +77,20 @@ def _log_table(model: ModelSpec) -> str:
 
 
 def _labelled_since(step: Step, *, release: Release, pin: TablePin) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from platform_assets.stages.monitoring.feed_report import faulty_keys
     from platform_assets.stages.monitoring.log import labelled_after
     from platform_assets.stages.release.scoring import read_schema
 
-    schema = read_schema(step.parts.releases.open(release.digest))
-    return labelled_after(
-        step.parts.tables.read(pin), schema=schema, after=_last_event(step.parts.artefacts.path(release.training_set), schema.event_time)
-    )
+    parts = step.parts
+    log = parts.tables.read(pin)
+    faulty = faulty_keys(read_feed(parts, step.find(keys.model_key(release.model, "drift_report"), DriftPointer)))
+    if faulty:
+        log = log.filter(pc.invert(pc.is_in(log["key"], value_set=pa.array(sorted(faulty), pa.string()))))
+    schema = read_schema(parts.releases.open(release.digest))
+    return labelled_after(log, schema=schema, after=_last_event(parts.artefacts.path(release.training_set), schema.event_time))
 
 
 def _last_event(training_set: Path, event_time: str) -> datetime | None:

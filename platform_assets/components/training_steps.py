@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.left_out import LEFT_OUT_FILE, LeftOut, find_left_out
 from platform_assets.components.onlookers import onlookers, show_progress
-from platform_assets.components.retraining_evidence import read_feed
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_lease import devices_of, kept_alive, leased
 from platform_assets.errors import TrainingError
 from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
-from platform_assets.specs.records import DriftPointer, TablePin, Training, TrainingSet, from_mapping, to_json
+from platform_assets.specs.records import TablePin, Training, TrainingSet, from_mapping, to_json
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement
@@ -48,15 +48,16 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
     protected = step.read(keys.dataset_key(dataset.name, "protected"), TablePin)
     views = {view: step.read(keys.features_key(dataset.name, view), TablePin) for view in model.features.views}
     pins = [protected.content_hash, *(pin.content_hash for pin in views.values())]
-    feed = read_feed(parts, step.find(keys.model_key(model.name, "drift_report"), DriftPointer))
-    faulty = sorted({key for fault in feed.faults for key in fault.keys})
-    if faulty:
-        pins.append(fingerprint(faulty))
+    left_out = find_left_out(model, step)
+    if left_out.keys:
+        left_out = left_out.among(parts.tables.read(protected, columns=[dataset.key, model.target.column]), dataset.key)
+    if left_out.keys:
+        pins.append(fingerprint(left_out.keys))
     mark = fingerprint("training_set", CODE_VERSION, dataset, model.features, model.target, model.split, *pins)
     known = parts.artefacts.recall(mark)
     note: dict[str, Any]
     if known is None:
-        rows = without_keys(parts.tables.read(protected), faulty, key=dataset.key)
+        rows = without_keys(parts.tables.read(protected), left_out.keys, key=dataset.key)
         with scratch(step) as folder:
             built = build_training_set(rows, model=model, dataset=dataset, store=parts.features, pins=views, folder=folder)
             digest = parts.artefacts.put(folder)
@@ -64,13 +65,22 @@ def make_training_set(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
         parts.artefacts.remember(mark, digest, note)
     else:
         digest, note = known
-    record = TrainingSet(digest, note["rows"], protected, views, note["first_event"], note["last_event"])
+    record = TrainingSet(digest, note["rows"], protected, views, note["first_event"], note["last_event"], _keep(left_out, step))
     metadata = {
         "rows": dg.MetadataValue.json(record.rows), "first_event": record.first_event, "last_event": record.last_event, "digest": digest,
         "read": dg.MetadataValue.json({pin.table: pin.version for pin in (protected, *views.values())}), "reused": known is not None,
-        "faulty_rows_left_out": len(faulty),
+        "faulty_rows_left_out": len(left_out.faulty), "unjudged_rows_left_out": len(left_out.unjudged),
     }  # fmt: skip
     return Outcome(record, digest, metadata)
+
+
+def _keep(left_out: LeftOut, step: Step) -> str | None:
+    """Store the keys that were left out, so that a reproduction leaves them out too."""
+    if not left_out.keys:
+        return None
+    with scratch(step) as folder:
+        (folder / LEFT_OUT_FILE).write_text(json.dumps(left_out.keys))
+        return step.parts.artefacts.put(folder)
 
 
 def run_program(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platform_assets.components.left_out import LEFT_OUT_FILE
 from platform_assets.errors import DataError, ReleaseError, TrainingError
 from platform_assets.main_job.operations import find_release
 from platform_assets.specs.dataset import DatasetSpec
@@ -40,6 +41,7 @@ class Recorded:
     views: dict[str, TablePin]
     training_set: str
     training: str
+    left_out: str | None
 
 
 def reproduce(settings: Settings, release: str, *, console: Console) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def _read_recorded(bundle: ReleaseFiles) -> Recorded:
         views={name: from_mapping(TablePin, pin) for name, pin in lineage["views"].items()},
         training_set=lineage["training_set"],
         training=lineage["training"],
+        left_out=lineage.get("left_out"),
     )
 
 
@@ -119,21 +122,35 @@ def _make_again(parts: Parts, recorded: Recorded, folder: Path, *, console: Cons
 def _training_set(parts: Parts, recorded: Recorded, folder: Path) -> tuple[Path | None, dict[str, Any]]:
     """Build it from the pins; where a pinned version is gone the stored one is taken. None where it comes out as another one."""
     from platform_assets.stages.features.schema import EVENT_TIMESTAMP
-    from platform_assets.stages.features.training_set import build_training_set
+    from platform_assets.stages.features.training_set import build_training_set, without_keys
     from resources.artifacts import folder_digest
     from resources.feast_store import FeastFeatureStore
 
     wanted = {recorded.protected: recorded.dataset.key, **dict.fromkeys(recorded.views.values(), EVENT_TIMESTAMP)}
     gone = [f"{pin.table} version {pin.version}" for pin, column in wanted.items() if not _is_there(parts, pin, column=column)]
-    if gone:
+    left_out = _read_left_out(parts, recorded.left_out)
+    if left_out is None:
+        gone.append("the keys that were left out")
+    if gone or left_out is None:
         return parts.artefacts.path(recorded.training_set), {"digest": recorded.training_set, "found": None, "gone": gone}
     store = FeastFeatureStore(folder / "feast", tables=parts.tables)  # a registry of its own: the home's is not touched
+    rows = without_keys(parts.tables.read(recorded.protected), left_out, key=recorded.dataset.key)
     build_training_set(
-        parts.tables.read(recorded.protected), model=recorded.model, dataset=recorded.dataset, store=store, pins=recorded.views,
-        folder=folder / "data",
+        rows, model=recorded.model, dataset=recorded.dataset, store=store, pins=recorded.views, folder=folder / "data"
     )  # fmt: skip
     found = folder_digest(folder / "data")
     return folder / "data" if found == recorded.training_set else None, {"digest": recorded.training_set, "found": found, "gone": []}
+
+
+def _read_left_out(parts: Parts, digest: str | None) -> list[str] | None:
+    """Return the keys that the training set was made without; None where what names them is gone."""
+    if digest is None:
+        return []
+    try:
+        found: list[str] = json.loads((parts.artefacts.path(digest) / LEFT_OUT_FILE).read_bytes())
+    except ReleaseError:
+        return None
+    return found
 
 
 def _is_there(parts: Parts, pin: TablePin, *, column: str) -> bool:

@@ -21,10 +21,14 @@ class FeedFault:
 
 @dataclass(frozen=True)
 class FeedReport:
-    """Windows that were held against a healthy feed so far, and those of them that were at fault."""
+    """Windows that were held against a healthy feed so far, and those of them that were at fault.
+
+    `seen_until`: of each window the newest answer that the log held when it was judged; what comes in behind it was not judged with it.
+    """
 
     windows: int = 0
     faults: tuple[FeedFault, ...] = ()
+    seen_until: tuple[str, ...] = ()
 
     @property
     def now(self) -> FeedFault | None:

@@ -158,7 +158,10 @@ class FeatureSchema:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """A folder of the shards of train, calibration and holdout, shards.json and schema.json, by content hash."""
+    """A folder of the shards of train, calibration and holdout, shards.json and schema.json, by content hash.
+
+    `left_out`: the artefact that names the keys of labelled rows that were not to be learnt from; None where there were none.
+    """
 
     digest: str
     rows: dict[str, int]
@@ -166,6 +169,7 @@ class TrainingSet:
     views: dict[str, TablePin]
     first_event: str
     last_event: str
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -347,11 +351,31 @@ class WindowPerformance:
 
 
 @dataclass(frozen=True)
+class WindowEstimate:
+    """Leading metric of one window as its answers' calibrated confidence has it, without any label, and its 95 % interval.
+
+    `dropped`: the whole interval is worse than promised by more than is allowed. One that holds proves nothing: a changed concept cannot
+    show in it.
+    """
+
+    window: int
+    last_event: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    promised: float
+    dropped: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
 class DriftReport:
-    """All windows so far, and the labelled figures of those whose labels came."""
+    """All windows so far, the labelled figures of those whose labels came, and what each was estimated at without labels."""
 
     windows: tuple[WindowReport, ...]
     performance: tuple[WindowPerformance, ...] = ()
+    estimates: tuple[WindowEstimate, ...] = ()
 
     @property
     def first_drifted_row(self) -> int | None:

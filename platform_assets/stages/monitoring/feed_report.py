@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.records import DriftReport, FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.feed import FeedPast, find_faults, remember_feed
-from platform_assets.stages.monitoring.log import cut_windows, unpack_inputs
+from platform_assets.stages.monitoring.log import cut_windows, in_order, unpack_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +45,13 @@ def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: ReleaseFi
 
     `bundle`: the release that is live. A release of before this check has no healthy feed: nothing is found then.
     """
+    import pyarrow.compute as pc
+
     known = previous or FeedReport()
     past = read_record(FeedPast, bundle[FEED_FILE]) if FEED_FILE in bundle.files else None
     schema = read_record(FeatureSchema, bundle["schema.json"])
     faults, judged = list(known.faults), known.windows
+    newest = str(pc.max(log["time"]).as_py()) if log.num_rows else ""
     for window, rows in cut_windows(log, window_rows=model.monitoring.window_rows, done=known.windows):
         judged = window.index + 1
         found = find_faults(past, feed_columns(unpack_inputs(rows, schema=schema), schema=schema)[0]) if past else ()
@@ -67,16 +71,37 @@ def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: ReleaseFi
                     keys=tuple(key for key in rows["key"].to_pylist() if key is not None),
                 )
             )
-    return FeedReport(judged, tuple(faults))
+    seen_until = (*known.seen_until, *[newest] * (judged - known.windows))
+    return FeedReport(judged, tuple(faults), seen_until)
+
+
+def faulty_keys(feed: FeedReport) -> frozenset[str]:
+    """Return the keys of all rows in windows whose feed was at fault."""
+    return frozenset(key for fault in feed.faults for key in fault.keys)
+
+
+def unjudged_keys(feed: FeedReport, *, log: pa.Table, window_rows: int) -> frozenset[str]:
+    """Return the keys of logged rows (key, event_time, time, prediction_id) whose feed nobody has judged.
+
+    They stand behind the last judged window, or came in late, among rows that were judged without them. Each judging is looked at again:
+    what had been answered by then, in order of event, was cut into its windows.
+    """
+    ordered = in_order(log)
+    times, judged = ordered["time"].to_numpy(), np.zeros(ordered.num_rows, bool)
+    for seen, windows in groupby(enumerate(feed.seen_until), key=lambda one: one[1]):
+        places = [window for window, _ in windows]
+        there = np.flatnonzero(times <= np.datetime64(seen, "us"))
+        judged[there[places[0] * window_rows : (places[-1] + 1) * window_rows]] = True
+    return frozenset(key for key in ordered["key"].filter(~judged).to_pylist() if key is not None)
 
 
 def silence_faults(report: DriftReport, feed: FeedReport) -> DriftReport:
-    """Return a drift report in which windows of a broken feed are no drift, and say so."""
+    """Return a drift report in which windows of a broken feed are no drift, and say so; nothing is estimated of them."""
     faults = {fault.window: fault.sentence for fault in feed.faults}
     windows = (
         replace(window, drifted=False, evidence=faults[window.window]) if window.window in faults else window for window in report.windows
     )
-    return replace(report, windows=tuple(windows))
+    return replace(report, windows=tuple(windows), estimates=tuple(one for one in report.estimates if one.window not in faults))
 
 
 def feed_columns(rows: pa.Table, *, schema: FeatureSchema) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

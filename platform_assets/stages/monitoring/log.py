@@ -55,12 +55,17 @@ def stack_probabilities(log: pa.Table) -> np.ndarray:
     return np.array(log["probabilities"].to_pylist(), dtype=np.float64)
 
 
+def in_order(log: pa.Table) -> pa.Table:
+    """Return a log in order of event, then of answer: the order in which windows are cut."""
+    return log.sort_by([("event_time", "ascending"), ("time", "ascending"), ("prediction_id", "ascending")])
+
+
 def cut_windows(log: pa.Table, *, window_rows: int, done: int = 0) -> Iterator[tuple[Window, pa.Table]]:
     """Yield every full window of `window_rows` rows in order of event (then of answer), from window number `done` on.
 
     A row that comes in late shifts the windows after it; those already reported stay as they are.
     """
-    ordered = log.sort_by([("event_time", "ascending"), ("time", "ascending"), ("prediction_id", "ascending")])
+    ordered = in_order(log)
     for index in range(done, ordered.num_rows // window_rows):
         rows = ordered.slice(index * window_rows, window_rows)
         versions = tuple(dict.fromkeys(rows["version"].to_pylist()))

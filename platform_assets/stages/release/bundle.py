@@ -68,6 +68,7 @@ def write_bundle(
     lineage = {
         "model": model.name, "spec_hash": spec_hash, "commit": commit, "dataset": asdict(training_set.dataset),
         "views": {name: asdict(pin) for name, pin in training_set.views.items()}, "training_set": training_set.digest,
+        "left_out": training_set.left_out,
         "training": training.digest, "warm_start": training.warm_start, "candidate": selection.chosen.digest,
         "champion_at_gate": verdict.champion,
     }  # fmt: skip

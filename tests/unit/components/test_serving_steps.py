@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
+from functools import cached_property
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,10 @@ from platform_assets.components import newest_labels
 from platform_assets.components.newest_labels import watch_new_labels
 from platform_assets.components.retraining_history import ASKED, past_retrainings
 from platform_assets.components.serving_steps import record_rollout
+from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.looks import Look, LookLog, Tally
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import Release, RolloutVerdict, to_json
+from platform_assets.specs.records import DriftPointer, Release, RolloutVerdict, to_json
 from platform_assets.stages.monitoring.log import parse_segments
 from platform_assets.stages.release.scoring import answer_rows
 from platform_assets.stages.retraining.policy import cool_down_ends
@@ -115,9 +117,27 @@ class World:
         )
         parts.registry.set_alias = lambda *_: None
         context = SimpleNamespace(run=SimpleNamespace(run_id="1"))
-        return SimpleNamespace(parts=parts, context=context, read=lambda key, _: records[tuple(key)])
+        return SimpleNamespace(
+            parts=parts,
+            context=context,
+            read=lambda key, _: records[tuple(key)],
+            find=lambda key, _: records.get(tuple(key)),
+        )
 
     live = ""
+
+    @cached_property
+    def records(self):
+        return {}
+
+    def fault(self, keys_at_fault):
+        """Say that these rows came from a broken feed, as the drift report does."""
+        folder = self.folder / "report"
+        folder.mkdir()
+        fault = FeedFault(0, 0, 1999, "a", "b", ("unit change",), "the feed is at fault", tuple(keys_at_fault))
+        (folder / "feed.json").write_text(to_json(FeedReport(1, (fault,), ("2026-02-03",))))
+        pointer = DriftPointer(self.artefacts.put(folder), 1, drifted=False, first_drifted_row=None, evidence="")
+        self.records[tuple(keys.model_key("m", "drift_report"))] = pointer
 
     def record(self, *, outcome="live", before="old"):
         self.live = self.digests["new" if outcome == "live" else "old"]
@@ -130,7 +150,7 @@ class World:
             outcome, self.digests["new"][:12], before[:12] if before else None, self.live, (), None, None, 0.0, 0, "It took over.", before,
             self.artefacts.put(looks),
         )  # fmt: skip
-        records = {tuple(keys.model_key("m", "release")): self.release, tuple(keys.model_key("m", "deployed")): verdict}
+        records = {tuple(keys.model_key("m", "release")): self.release, tuple(keys.model_key("m", "deployed")): verdict, **self.records}
         made = record_rollout(MODEL, SimpleNamespace(name="d"), self.step(records))
         (past,) = past_retrainings(SimpleNamespace(audit=self.audit), "m")
         why = next(e["detail"]["why"] for e in self.audit.entries(subject="model/m") if e["action"] == "retraining_outcome")
@@ -164,6 +184,13 @@ def test_labels_that_production_learnt_since_are_the_newest_rows(tmp_path):
     outcome, _, why, _ = world.record()
     assert outcome == "helped"
     assert "on the 3600 newest labelled rows" in why
+
+
+def test_rows_of_a_window_at_fault_are_no_newest_labels(tmp_path):
+    world = World(tmp_path, right="old")
+    world.log(bookings(3000, seed=8), right="new")
+    world.fault(f"b{at}" for at in range(2000))
+    assert "on the 1600 newest labelled rows" in world.record()[2]
 
 
 def test_a_release_that_was_rolled_back_did_not_help_and_is_measured_all_the_same(tmp_path):

@@ -5,13 +5,24 @@ from datetime import datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from platform_assets.manifests import ReleaseFiles
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftReport, Feature, FeatureSchema, WindowReport, read_record, to_json
-from platform_assets.stages.monitoring.feed_report import FEED_FILE, extend_feed, feed_columns, profile_feed, silence_faults
+from platform_assets.stages.monitoring.feed_report import (
+    FEED_FILE,
+    extend_feed,
+    faulty_keys,
+    feed_columns,
+    profile_feed,
+    silence_faults,
+    unjudged_keys,
+)
+from platform_assets.stages.monitoring.log import cut_windows
 
 ROWS = 400
 SCHEMA = FeatureSchema(
@@ -114,7 +125,7 @@ def test_what_is_looked_up_is_not_the_feed(bundle):
 def test_a_release_without_a_healthy_feed_finds_nothing(bundle):
     old = replace(bundle, files={"schema.json": bundle["schema.json"]})
     feed = extend_feed(None, log=as_log(spoil(rows(4, ROWS), "unit change")), bundle=old, model=MODEL)
-    assert feed == FeedReport(windows=1)
+    assert (feed.windows, feed.faults) == (1, ())
 
 
 def test_a_faulty_window_is_no_drift_and_says_why(bundle):
@@ -124,3 +135,38 @@ def test_a_faulty_window_is_no_drift_and_says_why(bundle):
     silenced = silence_faults(DriftReport((moved, after)), feed)
     assert [window.drifted for window in silenced.windows] == [False, True]
     assert silenced.windows[0].evidence == feed.faults[0].sentence
+
+
+def test_what_stands_behind_the_last_full_window_is_not_judged(bundle):
+    log = as_log(pa.concat_tables([rows(4, ROWS), rows(5, 30)]))
+    feed = extend_feed(None, log=log, bundle=bundle, model=MODEL)
+    assert unjudged_keys(feed, log=log, window_rows=ROWS) == {f"5-{place}" for place in range(30)}
+    assert unjudged_keys(FeedReport(), log=log, window_rows=ROWS) == set(log["key"].to_pylist())
+    assert faulty_keys(feed) == frozenset()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 30), max_size=9), min_size=1, max_size=6))
+def test_a_row_is_unjudged_exactly_until_a_window_with_it_was_judged_however_late_it_came(batches):
+    """Each batch is one look of the monitor: rows by the hour of their event, answered one second after the other."""
+    model = MODEL.model_copy(update={"monitoring": MODEL.monitoring.model_copy(update={"window_rows": 4})})
+    release = ReleaseFiles("d" * 64, {}, {"schema.json": to_json(SCHEMA).encode()})
+    feed, log, judged = FeedReport(), None, set()
+    for batch in batches:
+        came = 0 if log is None else log.num_rows
+        new = as_log(rows(1, max(len(batch), 1))).slice(0, len(batch))
+        names = [f"k{came + place}" for place in range(len(batch))]
+        events = pa.array([datetime(2020, 1, 1) + timedelta(hours=hour) for hour in batch], pa.timestamp("us"))
+        answers = pa.array([datetime(2021, 1, 1) + timedelta(seconds=came + place) for place in range(len(batch))], pa.timestamp("us"))
+        for name, column in {
+            "key": pa.array(names, pa.string()),
+            "prediction_id": pa.array(names, pa.string()),
+            "event_time": events,
+            "time": answers,
+        }.items():
+            new = new.set_column(new.column_names.index(name), name, column)
+        log = new if log is None else pa.concat_tables([log, new])
+        for _, window in cut_windows(log, window_rows=4, done=feed.windows):
+            judged.update(window["key"].to_pylist())
+        feed = extend_feed(feed, log=log, bundle=release, model=model)
+        assert unjudged_keys(feed, log=log, window_rows=4) == set(log["key"].to_pylist()) - judged
