@@ -54,6 +54,7 @@ def gather_evidence(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
     return Evidence(
         drift=report.windows,
         performance=report.performance,
+        estimates=report.estimates,
         rows_since_training=rows.rows - trained_on.dataset.rows if rows and trained_on else 0,
         age=parts.clock.now(dataset.name) - datetime.fromisoformat(trained_on.last_event) if trained_on else None,
         wanted=wanted_retrainings(parts, model.name),

@@ -219,6 +219,10 @@ class RetrainingSpec(Spec):
         0, description="Labelled rows since a drift or drop began before it asks: without labels there is nothing new to learn."
     )
     on_performance: bool = Field(True, description="A drop of the leading metric asks, once labels are known.")
+    on_estimate: bool = Field(
+        False,
+        description="A drop that is estimated without labels asks. Off: what harms a model hardly shows in its confidence (decision 41).",
+    )
     on_new_rows: PositiveInt | None = Field(None, description="Rows since the last training that ask for one.")
     on_age: Span | None = Field(None, description="Age of the newest row that was learnt from, on the data's clock, that asks for one.")
     schedule: Cron | None = Field(

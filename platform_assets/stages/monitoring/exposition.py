@@ -21,6 +21,9 @@ HELP = {
     "falaj_drift_effect_ratio": "Effect of a column in the newest window over its threshold.",
     "falaj_drift_metric": "Leading metric of the newest window whose labels are in.",
     "falaj_drift_metric_promised": "What the release promised of it.",
+    "falaj_drift_metric_estimated": "What the newest window is estimated at without labels; a changed concept cannot show in it.",
+    "falaj_drift_metric_estimated_low": "Lower end of its 95 % interval.",
+    "falaj_drift_metric_estimated_high": "Upper end of it.",
 }
 _LIGHTS = ("green", "amber", "red")
 
@@ -46,6 +49,11 @@ def _rows(report: DriftReport, feed: FeedReport) -> Iterator[tuple[str, dict[str
     if settled:
         yield "falaj_drift_metric", {"metric": settled[-1].metric}, settled[-1].value or 0.0
         yield "falaj_drift_metric_promised", {"metric": settled[-1].metric}, settled[-1].promised
+    if report.estimates and report.windows and report.estimates[-1].window == report.windows[-1].window:
+        newest = report.estimates[-1]
+        yield "falaj_drift_metric_estimated", {"metric": newest.metric}, newest.value
+        yield "falaj_drift_metric_estimated_low", {"metric": newest.metric}, newest.low
+        yield "falaj_drift_metric_estimated_high", {"metric": newest.metric}, newest.high
 
 
 def _escape(text: str) -> str:

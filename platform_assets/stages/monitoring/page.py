@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SHOWN_COLUMNS = 16
 _SHOWN_WINDOWS = 60
+_SHOWN_ESTIMATES = 12
 _CELL, _NAMES = 12, 190  # pixels
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c2733;--paper:#fbfaf7;--line:#ddd6c8;--soft:#6b7580;--moved:180,40,30;--mark:#2b7a78}
@@ -53,6 +54,7 @@ def draw_page(report: DriftReport, *, title: str, feed: FeedReport = FeedReport(
         *_moved(report),
         *_heat(report.windows),
         *_performance(report.performance),
+        *_estimate(report),
         *_feed(feed),
         *_done(decisions),
     ]
@@ -160,6 +162,22 @@ def _performance(windows: Sequence[WindowPerformance]) -> Iterator[str]:
     shift = next((window.label_shift for window in reversed(windows) if window.label_shift is not None), None)
     if shift is not None and shift.drifted:
         yield f"<p>The labels themselves moved: {escape(shift.was)} before, {escape(shift.now)} now.</p>"
+
+
+def _estimate(report: DriftReport) -> Iterator[str]:
+    """The newest window's estimate, and how the last that labels have settled turned out: what an estimate was worth so far."""
+    if not report.estimates:
+        return
+    yield f"<h2>What it is estimated at, without labels</h2><p>{escape(report.estimates[-1].sentence)}.</p>"
+    found = {window.window: window.value for window in report.performance if window.settled and window.value is not None}
+    known = [(one, found[one.window]) for one in report.estimates if one.window in found][-_SHOWN_ESTIMATES:]
+    if known:
+        rows = "".join(
+            f"<tr><td>{one.window}</td><td class=n>{one.value:.3f}</td><td class=n>{one.low:.3f} to {one.high:.3f}</td>"
+            f"<td class=n>{value:.3f}</td></tr>"
+            for one, value in known
+        )
+        yield f"<div class=wide><table><tr><th>window</th><th>estimated</th><th>95 %</th><th>turned out</th></tr>{rows}</table></div>"
 
 
 def _feed(feed: FeedReport) -> Iterator[str]:

@@ -11,6 +11,7 @@ from platform_assets.answers import open_model
 from platform_assets.errors import StageError
 from platform_assets.networks.preprocessing import Preprocessing
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.stages.monitoring.estimate import Calibration, calibrate
 from platform_assets.stages.monitoring.importance import share_importance
 from platform_assets.stages.monitoring.reference import Reference, build_reference
 
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """Drift reference and each feature's share of the importance."""
+    """Drift reference, each feature's share of the importance, and what its confidence is worth (None where too few rows could tell)."""
 
     reference: Reference
     importance: dict[str, float]
+    calibration: Calibration | None = None
 
 
 def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> str:
     """Profile a model file, its preprocessing.json beside it, on its training set folder (shards, schema.json); return canonical JSON."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = read_record(FeatureSchema, (data_dir / "schema.json").read_text(encoding="utf-8"))
@@ -45,7 +48,9 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
         train, schema=schema, probabilities=answer(train), spec=model.monitoring, importance=importance, unseen=unseen,
         tokeniser=tokeniser,
     )  # fmt: skip
-    return to_json(Profile(reference, importance))
+    outcomes = pa.concat_tables([part.select([schema.target]) for part in (calibration, holdout)])[schema.target]
+    labels = np.array([schema.classes.index(value) for value in outcomes.to_pylist()])
+    return to_json(Profile(reference, importance, calibrate(unseen, labels, kind=model.target.kind)))
 
 
 def read_profile(bundle: ReleaseFiles) -> Profile:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from platform_assets.specs.records import DriftReport, FeatureSchema, WindowPerformance, read_record
 from platform_assets.stages.monitoring.drift import judge_labels, report_window
+from platform_assets.stages.monitoring.estimate import estimate_window
 from platform_assets.stages.monitoring.log import cut_windows, stack_probabilities, unpack_inputs
 from platform_assets.stages.monitoring.performance import measure_window
 from platform_assets.stages.monitoring.profile import read_profile
@@ -29,6 +30,7 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
     profile = read_profile(bundle)
     promised = json.loads(bundle["metrics.json"])["holdout"][model.leading_metric]
     windows = list(previous.windows) if previous else []
+    estimates = list(previous.estimates) if previous else []
     measured = {figures.window: figures for figures in previous.performance} if previous else {}
     for window, rows in cut_windows(log, window_rows=spec.window_rows):
         if window.index >= len(windows):
@@ -45,6 +47,13 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
                     spec=spec,
                 )
             )
+            # another release's confidence is worth something else
+            if profile.calibration is not None and window.versions == (bundle.version,):
+                estimate = estimate_window(
+                    probabilities, window=window, last_event=windows[-1].last_event, calibration=profile.calibration,
+                    kind=model.target.kind, promised=promised, drop=spec.performance_drop,
+                )  # fmt: skip
+                estimates += [estimate] if estimate is not None else []
         known: WindowPerformance | None = measured.get(window.index)
         if known is None or not known.settled:
             figures = measure_window(
@@ -58,4 +67,4 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
             # early labels are a selection, and so are their shares
             shift = judge_labels(profile.reference, rows["actual"], spec=spec) if figures.settled else None
             measured[window.index] = replace(figures, label_shift=shift)
-    return DriftReport(tuple(windows), tuple(measured[index] for index in sorted(measured)))
+    return DriftReport(tuple(windows), tuple(measured[index] for index in sorted(measured)), tuple(estimates))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from platform_assets.measures import HIGHER_IS_BETTER
 from platform_assets.specs.feed import FeedReport
-from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
+from platform_assets.specs.records import RetrainingVerdict, WindowEstimate, WindowPerformance, WindowReport
 from platform_assets.stages.retraining.payoff import Attempt, Choice, Labelled, Situation, choose
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Wanted:
 class Evidence:
     """What is known at the time of deciding.
 
-    Windows in order, their performance in order, rows since the last training, time since the newest row that was learnt from, what was
-    asked for in words, the feed, what is `under_way` (a sentence, "" for nothing), and what a retraining costs: CPU seconds and AED by
-    the ledger, None where none was ever made.
+    Windows in order, their performance and what it was estimated at without labels, rows since the last training, time since the newest
+    row that was learnt from, what was asked for in words, the feed, what is `under_way` (a sentence, "" for nothing), and what a retraining
+    costs: CPU seconds and AED by the ledger, None where none was ever made.
     """
 
     drift: tuple[WindowReport, ...] = ()
@@ -60,6 +60,7 @@ class Evidence:
     under_way: str = ""
     cpu_seconds: float | None = None
     price_aed: float | None = None
+    estimates: tuple[WindowEstimate, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _without_faults(evidence: Evidence) -> Evidence:
         evidence,
         drift=tuple(window for window in evidence.drift if window.window not in faulty),
         performance=tuple(window for window in evidence.performance if window.window not in faulty),
+        estimates=tuple(window for window in evidence.estimates if window.window not in faulty),
     )
 
 
@@ -231,6 +233,10 @@ def _breaches(evidence: Evidence, seen_until: datetime | None, spec: RetrainingS
         figures = {"window": float(drop[0].window), "windows": float(len(drop)), drop[-1].metric: drop[-1].value or 0.0}
         figures["labelled"] = float(_labelled_since(min([drop[0].window, *(w.window for w in recent if w.drifted)]), evidence))
         yield Breach("performance", f"window {drop[0].window} until {drop[0].last_event}", drop[-1].sentence, figures)
+    if spec.on_estimate and (fall := _estimated_fall(evidence, seen_until)):
+        figures = {"window": float(fall[0].window), "windows": float(len(fall)), fall[-1].metric: fall[-1].value}
+        figures["labelled"] = float(_labelled_since(fall[0].window, evidence))
+        yield Breach("estimate", f"window {fall[0].window} until {fall[0].last_event}", fall[-1].sentence, figures)
     if spec.on_new_rows is not None and evidence.rows_since_training >= spec.on_new_rows:
         rows = evidence.rows_since_training
         sentence = f"{rows} rows came in since the last training, {spec.on_new_rows} ask for one"
@@ -238,6 +244,12 @@ def _breaches(evidence: Evidence, seen_until: datetime | None, spec: RetrainingS
     if spec.on_age is not None and evidence.age is not None and evidence.age >= spec.on_age:
         sentence = f"the newest row that it learnt from is {_days(evidence.age)} old, {_days(spec.on_age)} ask for a retraining"
         yield Breach("age", "", sentence, {"age_days": evidence.age / timedelta(days=1)})
+
+
+def _estimated_fall(evidence: Evidence, seen_until: datetime | None) -> list[WindowEstimate]:
+    """Return the run of estimated drops at the end; what labels have settled since is no estimate any more."""
+    settled = {window.window for window in evidence.performance if window.settled}
+    return _tail([(one.dropped and one.window not in settled, one) for one in evidence.estimates if _is_new(one.last_event, seen_until)])
 
 
 def _said(wanted: Wanted) -> Breach:

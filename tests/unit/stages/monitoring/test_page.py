@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from platform_assets.specs.feed import FeedFault, FeedReport
-from platform_assets.specs.records import ColumnDrift, DriftReport, WindowPerformance, WindowReport
+from platform_assets.specs.records import ColumnDrift, DriftReport, WindowEstimate, WindowPerformance, WindowReport
 from platform_assets.stages.monitoring.exposition import HELP, render_drift
 from platform_assets.stages.monitoring.light import show_light
 from platform_assets.stages.monitoring.page import Done, began, draw_page
@@ -28,6 +28,10 @@ REPORT = DriftReport(
             n, f"2020-01-0{n + 1}", 10, 10, "auroc", 0.8 - n / 50, 0.8, settled=True, dropped=False, sentence=f"auroc of window {n}"
         )
         for n in range(2)
+    ),
+    tuple(
+        WindowEstimate(n, f"2020-01-0{n + 1}", "auroc", 0.75, 0.7, 0.8, 0.8, dropped=False, sentence=f"window {n} <estimated>")
+        for n in range(4)
     ),
 )
 FEED = FeedReport(4, (FeedFault(3, 30, 39, "2020-01-04", "2020-01-04", ("unit change",), "adr is <broken>", ("k",)),))
@@ -115,6 +119,13 @@ def test_the_light_is_red_for_a_broken_feed_or_promise_amber_for_a_drift_and_gre
     assert found["drift"] == {"light": "amber", "sentence": "window 3 told", "at": "2020-01-04"}
 
 
+def test_the_page_tells_the_newest_estimate_and_what_became_of_those_whose_labels_came():
+    _, text = parse(draw_page(REPORT, title="Drift of m"))
+    assert "window 3 <estimated>" in text
+    assert "turned out 0 0.750 0.700 to 0.800 0.800 1 0.750 0.700 to 0.800 0.780" in text
+    assert "estimated at" not in parse(draw_page(replace(REPORT, estimates=()), title="Drift of m"))[1]
+
+
 def test_prometheus_reads_the_gauges():
     from prometheus_client.parser import text_string_to_metric_families
 
@@ -124,4 +135,8 @@ def test_prometheus_reads_the_gauges():
     assert families["falaj_drift_drifted_windows"].samples[0].value == 3
     ratios = {sample.labels["column"]: sample.value for sample in families["falaj_drift_effect_ratio"].samples}
     assert ratios == {"lead <time>": pytest.approx(4), "adr": pytest.approx(0.5)}
+    estimated = [families[f"falaj_drift_metric_estimated{end}"].samples[0].value for end in ("_low", "", "_high")]
+    assert estimated == [0.7, 0.75, 0.8]
+    older = replace(REPORT, estimates=REPORT.estimates[:3])
+    assert "metric_estimated" not in render_drift(older, FEED, model="m"), "the newest window has none"
     assert {sample.labels["model"] for family in families.values() for sample in family.samples} == {'m"1'}

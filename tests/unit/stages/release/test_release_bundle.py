@@ -170,14 +170,14 @@ def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change
     profile = read_profile(read_release(bundle))
     assert profile.importance == {"price": 1.0, "arrival": 0.0, "channel": 0.0}
 
-    def log(rows):
+    def log(rows, version="v1"):
         source = table(rows, price=130.0)
         inputs = [
             {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
             for row in source.select(["price", "arrival", "channel"]).to_pylist()
         ]
         return pa.table({
-            "prediction_id": source["id"], "version": ["v1"] * rows, "time": source["booked"], "event_time": source["booked"], "key": source["id"],
+            "prediction_id": source["id"], "version": [version] * rows, "time": source["booked"], "event_time": source["booked"], "key": source["id"],
             "inputs": [json.dumps(row) for row in inputs], "probabilities": [[0.1, 0.9]] * rows, "actual": pa.array(source["cancelled"].to_pylist()),
         })  # fmt: skip
 
@@ -187,6 +187,12 @@ def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change
     assert two.windows[0] == one.windows[0]
     assert two.first_drifted_row == 0
     assert [p.labelled for p in two.performance] == [100, 100]
+    assert two.estimates == (), "another release answered: what its confidence is worth is not known"
+    own = read_release(bundle)
+    three = extend_report(two, log=log(350, own.version), bundle=own, model=MODEL)
+    (estimate,) = three.estimates
+    assert (estimate.window, estimate.metric, estimate.promised) == (2, "auroc", 0.99)
+    assert estimate.low <= estimate.value <= estimate.high
 
 
 def test_the_declarations_of_the_day_are_kept_and_read_back(bundle):

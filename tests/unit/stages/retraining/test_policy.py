@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.model import PayoffSpec, RetrainingSpec
-from platform_assets.specs.records import WindowPerformance, WindowReport
+from platform_assets.specs.records import WindowEstimate, WindowPerformance, WindowReport
 from platform_assets.stages.retraining.policy import WORDS, Evidence, PastRetraining, Wanted, cool_down_ends, count_useless, decide
 
 START = datetime(2016, 7, 1)
@@ -103,6 +103,30 @@ def test_a_drop_of_performance_and_new_rows_ask_too_and_each_can_be_switched_off
     off = RetrainingSpec(on_drift=False, on_performance=False)
     everything = Evidence(windows(1).drift, (drop,), 10**6)
     assert decide(everything, history=[], now=day(2), spec=off).trigger == "none"
+
+
+def estimate(n, *, dropped=True):
+    return WindowEstimate(n, str(day(n)), "auroc", 0.7, 0.68, 0.72, 0.9, dropped, f"window {n} is estimated lower")
+
+
+def test_an_estimated_drop_asks_only_where_that_is_declared_and_until_labels_settle_the_window():
+    spec = SPEC.model_copy(update={"on_estimate": True})
+    fallen = Evidence(estimates=(estimate(0, dropped=False), estimate(1), estimate(2)))
+    assert decide(fallen, history=[], now=day(3), spec=SPEC).trigger == "none"
+    verdict = decide(fallen, history=[], now=day(3), spec=spec)
+    assert (verdict.asked, verdict.trigger, verdict.since, verdict.sentence) == (
+        True, "estimate", f"window 1 until {day(1)}", "window 2 is estimated lower",
+    )  # fmt: skip
+    settled = WindowPerformance(2, str(day(2)), 10, 10, "auroc", 0.9, 0.9, settled=True, dropped=False, sentence="")
+    assert decide(replace(fallen, performance=(settled,)), history=[], now=day(3), spec=spec).trigger == "none"
+    fault = FeedFault(2, 20, 29, "a", "b", ("unit change",), "the feed is at fault", ())
+    healthy_again = FeedReport(4, (fault,), ("",) * 4)
+    assert decide(replace(fallen, feed=healthy_again), history=[], now=day(4), spec=spec).since == f"window 1 until {day(1)}"
+
+
+def test_an_estimate_that_holds_never_speaks_against_a_drift():
+    for spec in (SPEC, SPEC.model_copy(update={"on_estimate": True})):
+        assert decide(replace(windows(0, 1), estimates=(estimate(1, dropped=False),)), history=[], now=day(2), spec=spec).asked
 
 
 events = st.lists(
