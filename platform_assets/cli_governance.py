@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from platform_assets.cli_options import Model, Version, console
+from platform_assets.cli_options import Json, Model, Version, console
 from platform_assets.errors import ReleaseError
 from resources.settings import read_settings
 
 release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, seal, export.")
 keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under.")
-audit_app = typer.Typer(no_args_is_help=True, help="The audit log: verify it, take a checkpoint of it.")
+audit_app = typer.Typer(no_args_is_help=True, help="The audit log: verify it, take a checkpoint of it, report from it.")
 
 
 @release_app.command("list")
@@ -101,3 +101,21 @@ def take_checkpoint(file: Annotated[Path, typer.Argument(help="File to write, to
 
     found = audit_verbs.take_checkpoint(read_settings(), file)
     console.print(f"{file}: the audit log has {found['length']} entries. Keep it on another machine.", soft_wrap=True, highlight=False)
+
+
+@audit_app.command("report")
+def report_audit(
+    model: Model,
+    since: Annotated[str | None, typer.Option("--from", help="Beginning, such as 2026-11-01; the log's when left out.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="End; now when left out.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File for the page; in the home's reports when left out.")] = None,
+    json_file: Json = None,
+) -> None:
+    """Write the regulator's report of a model: one page and JSON, from lineage and audit log alone."""
+    from platform_assets.main_job import audit_verbs
+
+    made = audit_verbs.write_report(read_settings(), model, since=since, until=until, html=html, json_file=json_file)
+    clauses = made["report"]["clauses"]
+    shown = sum(row["evidence"] != ["no evidence"] for row in clauses)
+    console.print(f"{shown} of {len(clauses)} clauses have evidence; the others say so. It is no certificate.", highlight=False)
+    console.print(f"Page: {made['page']}\nJSON: {made['json']}", soft_wrap=True, highlight=False)

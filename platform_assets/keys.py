@@ -13,6 +13,7 @@ MODEL_STATES = (
 )  # fmt: skip
 
 SWEEP = "sweep"  # of models that declare a search space; beside the line of their life
+AUDIT_REPORT = "audit_report"  # beside it too: made by its own schedule, of everything before
 
 DRIFT_SENSOR = "drift_found__retrain"
 NEW_ROWS_SENSOR = "rows_arrived__retrain"
@@ -21,6 +22,8 @@ HELD_SENSOR = "run_held__judge"
 INBOX_SENSOR = "event_arrived__act"
 OUTBOX_SENSOR = "audit_entry__tell"
 NOTICE_SENSOR = "notice_due__deliver"
+
+AUDIT_JOB = "all_models__audit"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:
@@ -42,7 +45,7 @@ def view_name(dataset: str, view: str) -> str:
 
 def model_key(model: str, state: str) -> list[str]:
     """Asset key of one state of a model."""
-    if state not in (*MODEL_STATES, SWEEP):
+    if state not in (*MODEL_STATES, SWEEP, AUDIT_REPORT):
         raise ValueError(f"no model state {state!r}; known: {', '.join(MODEL_STATES)}")
     return ["model", model, state]
 

@@ -121,9 +121,18 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     return Outcome(
         record,
         pin.content_hash,
-        {"dagster/row_count": pin.rows, "in_force": incoming.pin.version, "quarantined_rows": bad.num_rows},
+        {
+            "dagster/row_count": pin.rows,
+            "in_force": incoming.pin.version,
+            "quarantined_rows": bad.num_rows,
+            "checks": _count(verdict.checks),
+        },
         checks,
     )
+
+
+def _count(checks: Sequence[CheckResult]) -> dg.MetadataValue:
+    return dg.MetadataValue.json({"held": len(checks), "passed": sum(check.passed for check in checks)})
 
 
 def _show(key: Sequence[str], check: CheckResult) -> dg.AssetCheckResult:

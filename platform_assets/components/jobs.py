@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -60,6 +61,20 @@ def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:
         _build_job(keys.sweep_job(model.name), [keys.model_key(model.name, keys.SWEEP)], "One trial of the declared search.", model),
         _build_job(keys.release_job(model.name), made, "From the best network on the last training set to a release.", model),
     ]
+
+
+def build_audit_job(models: Iterable[str]) -> UnresolvedAssetJobDefinition:
+    """Build the job that makes the audit report of every model."""
+    made = [keys.model_key(name, keys.AUDIT_REPORT) for name in models]
+    return _build_job(keys.AUDIT_JOB, made, "The regulator's report of every model.")
+
+
+def build_audit_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Build the schedule that makes audits regular: every Monday, over the span that each model declares."""
+    return dg.ScheduleDefinition(
+        keys.schedule_name(job.name, "weekly"), job=job, cron_schedule="0 5 * * 1", execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )  # fmt: skip
 
 
 def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition, parts: Parts) -> dg.ScheduleDefinition | None:

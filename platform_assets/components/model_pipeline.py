@@ -11,7 +11,15 @@ import dagster as dg
 from dagster.components.scaffold.scaffold import scaffold_with
 
 from platform_assets import keys
-from platform_assets.components import monitoring_steps, release_steps, retraining_steps, serving_steps, teacher_steps, training_steps
+from platform_assets.components import (
+    audit_steps,
+    monitoring_steps,
+    release_steps,
+    retraining_steps,
+    serving_steps,
+    teacher_steps,
+    training_steps,
+)
 from platform_assets.components.scaffold import ModelScaffolder
 from platform_assets.components.step import Outcome, Step, build_step
 from platform_assets.components.tree import catalogue_of
@@ -77,6 +85,14 @@ SWEEP = State(
     ("optuna",),
 )
 
+AUDIT = State(
+    keys.AUDIT_REPORT,
+    audit_steps.report_audit,
+    "retraining_outcome",
+    "The regulator's report, from lineage and audit log alone.",
+    ("decision",),
+)
+
 
 def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinition]:
     """Build every asset of one model, each bound to its profile."""
@@ -97,7 +113,7 @@ def build_model_assets(name: str, catalogue: Catalogue) -> list[dg.AssetsDefinit
             binding=_bind(model, state.name, catalogue),
             blocking=state.blocking,
         )
-        for state in (*LIFE, *([SWEEP] if model.training.search else []))
+        for state in (*LIFE, *([SWEEP] if model.training.search else []), AUDIT)
     ]
 
 

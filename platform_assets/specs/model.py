@@ -251,6 +251,7 @@ class GovernanceSpec(Spec):
     retention: Span | None = Field(
         None, description="How long what belongs to the model may be kept. On record only: nothing is deleted by it yet."
     )
+    report_span: Span = Field(default="31d", validate_default=True, description="Time that each scheduled audit report looks back on.")
 
 
 class ModelSpec(Spec):

@@ -62,7 +62,7 @@ def trace(catalogue: Catalogue, asset: Sequence[str]) -> list[list[str]]:
     """Return the way of the data to an asset, from the rows as they came; empty for what no declaration makes."""
     family, name, state = asset if len(asset) == 3 else ("", "", "")  # noqa: PLR2004 - every key of ours has three parts
     model = catalogue.models.get(name)
-    if family == "model" and model and state in (*keys.MODEL_STATES, keys.SWEEP) and model.dataset in catalogue.datasets:
+    if family == "model" and model and state in (*keys.MODEL_STATES, keys.SWEEP, keys.AUDIT_REPORT) and model.dataset in catalogue.datasets:
         return [*_to_protected(model.dataset), *(keys.model_key(name, one) for one in _life_to(state))]
     if family == "features" and name in catalogue.datasets:
         return [*_to_protected(name), list(asset)]
@@ -73,9 +73,11 @@ def trace(catalogue: Catalogue, asset: Sequence[str]) -> list[list[str]]:
 
 
 def _life_to(state: str) -> list[str]:
-    """States on the way to one; a sweep and a rollout's verdict stand beside the line."""
+    """States on the way to one; a sweep and a rollout's verdict stand beside the line, an audit report after it."""
     if state == keys.SWEEP:
         return ["training_set", state]
+    if state == keys.AUDIT_REPORT:
+        return [*_life_to(keys.MODEL_STATES[-1]), state]
     return [one for one in keys.MODEL_STATES[: keys.MODEL_STATES.index(state)] if one != "rollout_verdict"] + [state]
 
 

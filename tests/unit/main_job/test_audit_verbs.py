@@ -83,3 +83,24 @@ def test_a_file_that_is_no_checkpoint_is_named(settings, tmp_path, content):
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(StateError, match="is no checkpoint of an audit log"):
         audit_verbs.verify_audit(settings, checkpoint=tmp_path / "c.json")
+
+
+def test_a_report_is_made_of_the_log_written_whole_and_written_into_the_log(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("FALAJ_HOME", str(settings.home.root))
+    monkeypatch.setenv("FALAJ_DEFS", str(settings.defs_root))
+    page = tmp_path / "a" / "report.html"
+    found = CliRunner().invoke(cli.app, ["audit", "report", MODEL, "--html", str(page)])
+    assert found.exit_code == 0, found.output
+    report = json.loads(page.with_suffix(".json").read_text())
+    (row,) = report["versions"]
+    assert row["decision"] == "rollout"
+    assert row["live"] in page.read_text()
+    assert "is no certificate" in found.output
+    newest = log_of(settings).entries()[-1]
+    assert (newest["action"], newest["detail"]["to"]) == ("audit_report", report["to"])
+    later = audit_verbs.write_report(settings, MODEL, since="2100-01-01", until="2100-02-01", html=page, json_file=None)["report"]
+    assert [row["decision"] for row in later["versions"]] == ["rollout"]  # what was in force when the period began
+    assert "versions" in later["evidence"]
+    assert "log" in later["evidence"]
+    with pytest.raises(DataError, match="a period ends after it began"):
+        audit_verbs.write_report(settings, MODEL, since="2026-02-01", until="2026-01-01", html=page, json_file=None)
