@@ -6,6 +6,7 @@ Keys are plain lists of three parts, `[family, name, state]`, so that this room 
 from __future__ import annotations
 
 DATASET_STATES = ("ingested", "validated", "quarantined", "protected")
+ERASED = "erased"  # of datasets that name persons: erasures that were done; beside the line of their life
 MODEL_STATES = (
     "training_set", "trained", "candidates", "selected", "gate_verdict", "release",
     "deployed", "rollout_verdict", "production_log", "drift_report", "retraining_verdict",
@@ -24,11 +25,12 @@ OUTBOX_SENSOR = "audit_entry__tell"
 NOTICE_SENSOR = "notice_due__deliver"
 
 AUDIT_JOB = "all_models__audit"
+ERASE_JOB = "all_datasets__erase"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:
     """Asset key of one state of a dataset."""
-    if state not in DATASET_STATES:
+    if state not in (*DATASET_STATES, ERASED):
         raise ValueError(f"no dataset state {state!r}; known: {', '.join(DATASET_STATES)}")
     return ["dataset", dataset, state]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.log_counts import LogCounts
     from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
     from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
+    from platform_assets.specs.subjects import Marks
     from platform_assets.specs.telemetry import Point
 
 
@@ -62,6 +63,18 @@ class TableStore(Protocol):
     def location(self, table: str) -> str:
         """Return the path or URL under which delta readers open the table."""
 
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+
+    def search(self, table: str, marks: Marks, *, columns: Sequence[str]) -> pa.Table:
+        """Return these columns, those that are there, as text, of every row that is meant in any version that can still be read."""
+
+    def erase(self, table: str, marks: Marks) -> int:
+        """Take the rows that are meant out of the table, and every version that held one with them; return how many were found.
+
+        The newest version's other rows are the next version. Killed and done again, it comes to the same.
+        """
+
 
 class ArtifactStore(Protocol):
     """Content-addressed folders: a digest names the bytes, so what is there never changes."""
@@ -77,6 +90,12 @@ class ArtifactStore(Protocol):
 
     def recall(self, fingerprint: str) -> tuple[str, dict[str, Any]] | None:
         """Return digest and note of work done before, when its artefact is still whole."""
+
+    def digests(self) -> list[str]:
+        """Return the digests of all artefacts, whole or not."""
+
+    def remove(self, digest: str) -> None:
+        """Remove an artefact for good; one that is not there is no error."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +166,9 @@ class FeatureStore(Protocol):
 
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read newest values, in the order asked, by feature name (date: naive UTC datetime, seconds); None where an entity is unknown."""
+
+    def forget(self, view: str, entities: Sequence[str]) -> int:
+        """Remove the online values of these entities from a view (its Feast name); return how many were there."""
 
     def historical(self, entities: pa.Table, features: Sequence[Feature], *, views: Sequence[ViewTable], event_time: str) -> pa.Table:
         """Point-in-time join: a column a feature, row for row with `entities`: the newest value not after the event time, or null."""
@@ -260,6 +282,9 @@ class EventQueue(Protocol):
 
     def waiting(self, group: str) -> int:
         """Count what the group has neither acknowledged nor buried."""
+
+    def erase(self, texts: Sequence[str]) -> int:
+        """Remove every event, waiting, handed out or dead, in which one of these texts stands as a value; return how many."""
 
 
 class Meter(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -81,6 +82,22 @@ class FolderArtifactStore:
         except FileNotFoundError:
             return None
         return (record["digest"], record["note"]) if self._is_whole(record["digest"]) else None
+
+    def digests(self) -> list[str]:
+        """Return the digests of all artefacts, whole or not."""
+        objects = self._root / "objects"
+        return sorted(folder.name for folder in objects.iterdir()) if objects.is_dir() else []
+
+    def remove(self, digest: str) -> None:
+        """Take an artefact's name away by a rename, then its files: a kill leaves it whole or unnamed, and unnamed ones are swept up."""
+        incoming = self._root / "incoming"
+        incoming.mkdir(parents=True, exist_ok=True)
+        leaving = incoming / f"removed-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            self._object(digest).rename(leaving)
+        for left in incoming.glob("removed-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._verified.pop(digest, None)
 
     def _object(self, digest: str) -> Path:
         if len(digest) != hashlib.sha256().digest_size * 2 or not set(digest) <= set("0123456789abcdef"):

@@ -19,14 +19,19 @@ import pyarrow.compute as pc
 from platform_assets.errors import DataError
 from platform_assets.specs.records import TablePin
 from platform_assets.stages.datasets.fingerprints import HASH_COLUMN, compare, content_hash, first_of_each, last_of_each, with_hashes
+from platform_assets.stages.governance.erasure import matching
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.table import TableMerger
     from pyarrow.dataset import Dataset
 
+    from platform_assets.specs.subjects import Marks
+
 T = TypeVar("T")
 TRIES = 20
+_NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}  # or the log would hold each column's smallest and largest value in the open
+_LOG_KEPT = "delta.logRetentionDuration"
 
 
 class DeltaTableStore:
@@ -77,6 +82,55 @@ class DeltaTableStore:
         delta = self._open(table)
         return None if delta is None else self._pin_of(table, delta)
 
+    def tables(self) -> list[str]:
+        """Return the names of all tables of a local folder; a store elsewhere is listed by its catalogue."""
+        root = Path(self._root)
+        return sorted(log.parent.relative_to(root).as_posix() for log in root.rglob("_delta_log") if log.is_dir())
+
+    def search(self, table: str, marks: Marks, *, columns: Sequence[str]) -> pa.Table:
+        """Look through every data file that is there, whatever version it belongs to, or none any more."""
+        import pyarrow.parquet as pq
+
+        found = [as_texts(pa.table({}), columns)]
+        for file in sorted(Path(self.location(table)).rglob("*.parquet")):
+            if "_delta_log" in file.parts:
+                continue
+            names = pq.read_schema(file).names
+            wanted = [name for name in dict.fromkeys([*marks.columns, *columns]) if name in names]
+            rows = pq.read_table(file, columns=wanted)
+            found.append(as_texts(rows, columns).filter(matching(rows, marks)))  # rows as they lie may be views, which Arrow cannot filter
+        return pa.concat_tables(found, promote_options="default")
+
+    def erase(self, table: str, marks: Marks) -> int:
+        """Write the newest version without the rows, then remove all files and log entries of the versions before."""
+        from deltalake import write_deltalake
+
+        found = self.search(table, marks, columns=[]).num_rows
+        delta = self._open(table)
+        if not found or delta is None:
+            return 0
+        rows = open_dataset(delta).to_table()
+        meant = matching(rows, marks)
+        if pc.any(meant).as_py():
+            kept = rows.filter(pc.invert(meant))
+            self._retry(table, lambda: write_deltalake(self._must_open(table), kept, mode="overwrite", schema_mode="overwrite"))
+        self._cut_history(table)
+        return found
+
+    def _cut_history(self, table: str) -> None:
+        """Keep the newest version alone: the log's old entries, too, hold values (smallest and largest of each column)."""
+        self._must_open(table).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+        self._must_open(table).alter.set_table_properties({**_NO_STATISTICS, _LOG_KEPT: "interval 0 seconds"})
+        newest = self._must_open(table)
+        newest.create_checkpoint()
+        newest.cleanup_metadata()
+        newest.alter.set_table_properties({_LOG_KEPT: "interval 30 days"})
+
+    def _must_open(self, table: str) -> DeltaTable:
+        delta = self._open(table)
+        assert delta is not None
+        return delta
+
     def _merge_once(self, table: str, hashed: pa.Table, *, key: str) -> tuple[int, int]:
         delta = self._open(table)
         if delta is None:
@@ -118,7 +172,7 @@ class DeltaTableStore:
     def _create(self, table: str, hashed: pa.Table) -> DeltaTable:
         from deltalake import DeltaTable, write_deltalake
 
-        write_deltalake(self.location(table), hashed, mode="error")
+        write_deltalake(self.location(table), hashed, mode="error", configuration=_NO_STATISTICS)
         return DeltaTable(self.location(table), version=0)
 
     def _open(self, table: str) -> DeltaTable | None:
@@ -153,6 +207,14 @@ class DeltaTableStore:
         raise DataError(
             f"table {table} at {self.location(table)} was changed by others {TRIES} times in a row; let fewer writers work on it at once"
         )
+
+
+def as_texts(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Return these columns as text, null where the rows lack one."""
+    texts = {name: rows[name].cast(pa.string()) if name in rows.column_names else pa.nulls(rows.num_rows, pa.string()) for name in columns}
+    if texts:
+        return pa.table(texts)
+    return pa.table({"row": pa.array(range(rows.num_rows), pa.int64())})  # a table without columns has no rows
 
 
 def open_dataset(delta: DeltaTable) -> Dataset:

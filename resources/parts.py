@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from platform_assets import ports
     from platform_assets.specs.catalogue import Catalogue
     from platform_assets.specs.dataset import DatasetSpec
+    from resources.erasures import Erasures
     from resources.settings import Settings
     from resources.studies import Scalar, Space, Study
 
@@ -170,11 +171,20 @@ class Parts:
         start = self._starts[dataset.name]
         return self.clock.advance(dataset.name, start) if start is not None else self.clock.now(dataset.name)
 
-    def source(self, dataset: str) -> ports.Source:
-        """Open a dataset's source."""
-        from resources.sources import open_source
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Journals of erasures, and who is forgotten."""
+        from resources.erasures import Erasures
 
-        return open_source(self.catalogue.datasets[dataset], provided=self.provided.get(dataset))
+        return Erasures(self.settings.home.erasures, state=self.settings.home.state, key=self.pseudonym_key)
+
+    def source(self, dataset: str) -> ports.Source:
+        """Open a dataset's source, read without those who are forgotten."""
+        from resources.sources import WithoutForgotten, open_source
+
+        spec = self.catalogue.datasets[dataset]
+        found = open_source(spec, provided=self.provided.get(dataset))
+        return WithoutForgotten(found, spec.subject, dataset, self.erasures, self.pseudonym_key) if spec.subject else found
 
 
 def build_parts(settings: Settings, catalogue: Catalogue, *, watcher: ports.Watcher | None = None) -> Parts:

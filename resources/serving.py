@@ -21,7 +21,7 @@ from platform_assets.specs.records import ArmFigures, from_mapping
 from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.log_counts import read_counts
 from platform_assets.stages.serving.online import FILE_NAME
-from platform_assets.stages.serving.prediction_log import closed_segments
+from platform_assets.stages.serving.prediction_log import close_left_overs, closed_segments
 from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
 
@@ -205,8 +205,11 @@ class LocalServing:
         return dict(self.status(model)["arms"])
 
     def rotate_log(self, model: str) -> list[Path]:
-        """Close the current segment of the prediction log; return all closed ones as JSON lines, oldest first."""
-        self._ask("POST", model, "rotate", {})
+        """Close the current segment of the prediction log, or what a stopped server left; return all as JSON lines, oldest first."""
+        if find_server(self._settings.home) is None:
+            close_left_overs(self._settings.home.serving / "log")
+        else:
+            self._ask("POST", model, "rotate", {})
         return log_lines(self._settings.home.serving / "log" / model)
 
     def log_counts(self, model: str) -> LogCounts:

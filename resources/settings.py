@@ -183,6 +183,11 @@ class Home:
         return self.root / "events.sqlite"
 
     @property
+    def erasures(self) -> Path:
+        """Sealed journals of erasures under way."""
+        return self.root / "erasures"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"

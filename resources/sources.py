@@ -21,6 +21,8 @@ from platform_assets.stages.datasets.digits import read_digits
 from platform_assets.stages.datasets.fingerprints import content_keys
 from platform_assets.stages.datasets.simulator import simulate
 from platform_assets.stages.datasets.stream import after, history_end, known_by
+from platform_assets.stages.governance.erasure import without_subjects
+from resources.erasures import Erasures
 from resources.file_reader import read_files
 from resources.settings import CHECKOUT
 from resources.sql_reader import sql_reader
@@ -126,3 +128,22 @@ def _from_checkout(path: str) -> str:
     if "://" in path or Path(path).expanduser().is_absolute():
         return path
     return str(CHECKOUT / path)
+
+
+@dataclass(frozen=True)
+class WithoutForgotten:
+    """A source read without the rows of persons who are forgotten: what was erased does not come back with the next delivery."""
+
+    source: Source
+    column: str
+    dataset: str
+    erasures: Erasures
+    key: bytes
+
+    def read(self, until: datetime | None) -> Iterator[pa.Table]:
+        """Yield the source's chunks without those rows; a chunk of theirs alone is left out."""
+        marks = self.erasures.forgotten(self.dataset)
+        for rows in self.source.read(until):
+            kept = without_subjects(rows, column=self.column, marks=marks, key=self.key)
+            if kept.num_rows:
+                yield kept

@@ -16,6 +16,7 @@ from platform_assets.components.jobs import (
     MODEL_TAG,
     build_audit_job,
     build_audit_schedule,
+    build_erase_job,
     build_monitor_job,
     build_refresh_job,
     build_refresh_schedule,
@@ -48,13 +49,15 @@ def build_automation(parts: Parts) -> dg.Definitions:
     schedules = [build_train_schedule(model, train[name], parts) for name, model in catalogue.models.items()]
     schedules += [build_refresh_schedule(dataset, refresh[name]) for name, dataset in catalogue.datasets.items()]
     jobs = list(train.values())
-    audits = [build_audit_job(catalogue.models)] if jobs else []
-    schedules += [build_audit_schedule(job) for job in audits]
+    duties = [build_audit_job(catalogue.models)] if jobs else []
+    schedules += [build_audit_schedule(job) for job in duties]
+    erase = build_erase_job(catalogue.datasets.values())
+    duties += [erase] if erase else []
     made = (_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs), _notice_sensor(parts))
     sensors = list(made) if jobs else []
-    sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor]) if refresh else []
+    sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor, *duties]) if refresh else []
     return dg.Definitions(
-        jobs=[*refresh.values(), *jobs, *monitor, *sweeps, *audits],
+        jobs=[*refresh.values(), *jobs, *monitor, *sweeps, *duties],
         schedules=[one for one in schedules if one is not None],
         sensors=sensors,
     )

@@ -8,10 +8,12 @@ from functools import partial
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components.step import Outcome, Step, build_check, build_step, picture
+from platform_assets.components import subjects
+from platform_assets.components.step import Outcome, Step, build_check, build_step, fingerprint, picture
 from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.records import CheckResult, InForce, Ingestion, TablePin
+from platform_assets.specs.subjects import ErasuresDone
 from platform_assets.stages.placement.binding import bind
 
 CODE_VERSION = "1"
@@ -22,7 +24,7 @@ def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.
     from platform_assets.stages.validation.contract import check_names
 
     name = dataset.name
-    states = {state: keys.dataset_key(name, state) for state in keys.DATASET_STATES}
+    states = {state: keys.dataset_key(name, state) for state in (*keys.DATASET_STATES, keys.ERASED)}
     binding = bind(compute.profiles[compute.default], name=compute.default)
     build = partial(build_step, group=keys.dataset_group(name), owner=dataset.owner, code_version=CODE_VERSION, binding=binding)
     chain: list[tuple[str, Callable[[DatasetSpec, Step], Outcome], list[Sequence[str]], str, set[str], list[str]]] = [
@@ -66,7 +68,22 @@ def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.
         )
         for view in dataset.views
     ]
-    return [*steps, *views]
+    text = "Erasures of persons: what was begun is finished, what was done is counted."
+    beside = [
+        build(states[keys.ERASED], partial(finish_erasures, dataset), deps=[states["validated"]], description=text, kinds={"decision"})
+    ]
+    return [*steps, *views, *(beside if dataset.subject else [])]
+
+
+def finish_erasures(dataset: DatasetSpec, step: Step) -> Outcome:
+    """Finish every erasure that is under way, of whatever dataset; record how many the log holds."""
+    for erasure in step.parts.erasures.under_way():
+        subjects.erase(step.parts, step.context.instance, erasure)
+    done = [entry for entry in step.parts.audit.entries(subject=subjects.SUBJECTS) if entry["action"] == subjects.ERASED]
+    record = ErasuresDone(
+        len(done), sum(int(entry["detail"]["rows"].get(dataset.name, 0)) for entry in done), done[-1]["at"] if done else ""
+    )
+    return Outcome(record, fingerprint(record), {"erasures": record.erasures, "rows": record.rows, "newest": record.newest or "none"})
 
 
 def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:

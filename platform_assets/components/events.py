@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components import subjects
 from platform_assets.components.retraining_history import ASKED
 from platform_assets.errors import EventError, FalajError
-from platform_assets.specs.events import ApprovalGiven, DataLanded, Event, LabelsLanded, RetrainingAsked, read_event
+from platform_assets.specs.events import ApprovalGiven, DataLanded, ErasureAsked, Event, LabelsLanded, RetrainingAsked, read_event
 from resources.dagster_instance import gate
 from resources.events import GROUP
 
@@ -96,6 +97,11 @@ def act_on(delivery: Delivery, parts: Parts, instance: dg.DagsterInstance) -> dg
             run = gate.approve(instance, data.run, parts, who=data.by)
             parts.audit.append("event", subject=f"run/{run.run_id}", actor=data.by, detail={"event": event.key, "type": event.type})
             return None
+        case ErasureAsked():
+            # The journal is the request: sealed, one a person, so that no run's tags name anybody and twice asked is one erasure.
+            mark = subjects.ask_erasure(parts, data.subject, by=f"event from {event.source}").mark
+            actor = {"falaj/actor": tags["falaj/actor"]}
+            return dg.RunRequest(run_key=f"erasure:{mark[:32]}:{event.id}", job_name=keys.ERASE_JOB, tags=actor)
         case _:
             raise EventError(f"type: {event.type} goes out and is not taken in")
     return dg.RunRequest(run_key=f"event:{event.key}", job_name=job, tags=tags)

@@ -77,6 +77,12 @@ def build_audit_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefini
     )  # fmt: skip
 
 
+def build_erase_job(datasets: Iterable[DatasetSpec]) -> UnresolvedAssetJobDefinition | None:
+    """Build the job that finishes erasures; None where no dataset names persons."""
+    made = [keys.dataset_key(dataset.name, keys.ERASED) for dataset in datasets if dataset.subject]
+    return _build_job(keys.ERASE_JOB, made, "Finish every erasure that is under way.") if made else None
+
+
 def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition, parts: Parts) -> dg.ScheduleDefinition | None:
     """Build the declared schedule of a model's training; None where none is declared. It is quiet where the policy could not be heeded."""
     if model.retraining.schedule is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from platform_assets import keys
@@ -15,19 +17,17 @@ from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, InForce, RolloutVerdict, TablePin, to_json
 from platform_assets.stages.monitoring.feed_report import FEED_FILE
 
+if TYPE_CHECKING:
+    from resources.parts import Parts
+
 
 def collect_log(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Move closed segments of the server's log into Delta, then write the labels that became known beside their predictions."""
-    from platform_assets.stages.monitoring.log import attach_labels, parse_segments
+    from platform_assets.stages.monitoring.log import attach_labels
 
     parts = step.parts
     table = keys.table_name(keys.model_key(model.name, "production_log"))
-    segments = parts.serving.rotate_log(model.name)
-    new = 0
-    if segments:
-        new = parts.tables.append(table, parse_segments(segments), key="prediction_id")
-        for segment in segments:
-            segment.unlink()  # only after the commit: a kill before this line reads them again, and append skips what is there
+    new = take_segments(model.name, parts)
     pin = parts.tables.pin(table)
     if pin is None:
         raise dg.Failure(f"{model.name} has answered no request yet: there is no production log.", allow_retries=False)
@@ -47,6 +47,19 @@ def collect_log(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
         f"{counts.dropped} did not fit into memory or onto the disk",
     }  # fmt: skip
     return Outcome(pin, pin.content_hash, metadata)
+
+
+def take_segments(model: str, parts: Parts) -> int:
+    """Move closed segments of the server's log into the model's Delta table; return how many rows were new."""
+    from platform_assets.stages.monitoring.log import parse_segments
+
+    segments = parts.serving.rotate_log(model)
+    if not segments:
+        return 0
+    new = parts.tables.append(keys.table_name(keys.model_key(model, "production_log")), parse_segments(segments), key="prediction_id")
+    for segment in segments:
+        segment.unlink()  # only after the commit: a kill before this line reads them again, and append skips what is there
+    return new
 
 
 def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:

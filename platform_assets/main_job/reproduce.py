@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from platform_assets.components import subjects
 from platform_assets.components.left_out import LEFT_OUT_FILE
 from platform_assets.errors import DataError, ReleaseError, TrainingError
 from platform_assets.main_job.operations import find_release
@@ -45,13 +46,16 @@ class Recorded:
 
 
 def reproduce(settings: Settings, release: str, *, console: Console) -> dict[str, Any]:
-    """Train MODEL@VERSION again and compare; the outcome is equal, within_tolerance or different, and stands in the audit log.
+    """Train MODEL@VERSION again and compare; the outcome is equal, within_tolerance, different or erased, and stands in the audit log.
 
     Bad names, a missing training and a trainer that fails raise an error of ours; a difference does not.
     """
     name, version = _parse(release)
     parts, digest = find_release(settings, name, version)
     recorded = _read_recorded(parts.releases.open(digest))
+    erased = subjects.erased_training_sets(parts).get(recorded.training_set)
+    if erased is not None:
+        return _say_erased(parts, {"model": name, "version": version, "release": digest}, recorded, by=erased)
     root = settings.home.root / "scratch"
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root) as folder:
@@ -60,6 +64,18 @@ def reproduce(settings: Settings, release: str, *, console: Console) -> dict[str
     detail = {"release": digest, "outcome": value["outcome"], "why": value["sentence"]}
     parts.audit.append(_ACTION, subject=f"model/{name}", actor="falaj reproduce", detail=detail)
     return value
+
+
+def _say_erased(parts: Parts, told: Mapping[str, Any], recorded: Recorded, *, by: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the erasure that took the inputs away: what may not be kept cannot be trained on again, and that is no failure."""
+    sentence = (
+        f"its inputs were erased on {by['at'][:10]} (erasure {by['detail']['mark'][:12]}, audit log entry {by['seq']}), so that it cannot "
+        "be made again"
+    )
+    detail = {"release": told["release"], "outcome": "erased", "why": sentence}
+    parts.audit.append(_ACTION, subject=f"model/{told['model']}", actor="falaj reproduce", detail=detail)
+    inputs = {"digest": recorded.training_set, "found": None, "gone": [recorded.protected.table]}
+    return {**told, "training": recorded.training, "training_set": inputs, "outcome": "erased", "sentence": sentence}
 
 
 def _parse(release: str) -> tuple[str, str]:

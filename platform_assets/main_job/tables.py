@@ -171,7 +171,11 @@ def print_reproduction(value: Mapping[str, Any], console: Console) -> None:
     """Print what was compared, recorded beside found, and the outcome."""
     table = Table("compared", "recorded", "made again")
     inputs = value["training_set"]
-    table.add_row("training set", inputs["digest"][:12], inputs["found"][:12] if inputs["found"] else "taken from the store")
+    table.add_row(
+        "training set",
+        inputs["digest"][:12],
+        inputs["found"][:12] if inputs["found"] else "erased" if value["outcome"] == "erased" else "taken from the store",
+    )
     if "weights" in value:
         weights, noted = value["weights"], value["conditions"]["recorded"]
         table.add_row("weights", f"{weights['numbers']:,}", f"{weights['numbers'] - weights['different']:,} equal bit for bit")

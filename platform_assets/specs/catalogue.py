@@ -278,7 +278,7 @@ def _extend(spec: DatasetSpec, datasets: Mapping[str, DatasetSpec]) -> DatasetSp
     base = datasets.get(spec.extends or "")
     if base is None:
         return spec
-    taken = {field: getattr(base, field) for field in ("label", "history", "contract") if field not in spec.model_fields_set}
+    taken = {field: getattr(base, field) for field in ("label", "subject", "history", "contract") if field not in spec.model_fields_set}
     return spec.model_copy(update={**taken, "columns": {**base.columns, **spec.columns}, "views": {**base.views, **spec.views}})
 
 

@@ -160,6 +160,7 @@ class DatasetSpec(Spec):
     key: ColumnName = Field(description="Column that names a row; made from the row's content when the source lacks it.")
     event_time: ColumnName = Field(description="Timestamp column: when the row's event happened.")
     label: Label | None = Field(None, description="The outcome that models predict.")
+    subject: ColumnName | None = Field(None, description="Column that names the person a row is about: what erasure and access go by.")
     history: Span | None = Field(
         None, description="Span of known labels that is history; later events are live. Left out: everything is history, on the wall clock."
     )

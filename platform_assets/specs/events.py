@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -45,6 +47,12 @@ class ApprovalGiven(_Data):
     by: _Name = Field(description="Who approves.")
 
 
+class ErasureAsked(_Data):
+    """A person wants to be forgotten. The event itself is erased with the rest."""
+
+    subject: _Name = Field(description="Value of the datasets' `subject` column.")
+
+
 class ModelTold(_Data):
     """What became of a model: a drift found, a release made, a rollout decided."""
 
@@ -64,6 +72,7 @@ INCOMING: dict[str, type[_Data]] = {
     "falaj.labels.landed": LabelsLanded,
     "falaj.retraining.asked": RetrainingAsked,
     "falaj.approval.given": ApprovalGiven,
+    "falaj.erasure.asked": ErasureAsked,
 }
 OUTGOING: dict[str, type[_Data]] = {
     "falaj.drift.found": ModelTold,
@@ -131,6 +140,23 @@ def read_event(body: bytes) -> tuple[Event, _Data]:
         return event, known[event.type].model_validate(event.data)
     except ValidationError as error:
         raise EventError(f"data of {event.type}: {_first(error)}") from None
+
+
+def mentions(body: bytes, texts: Sequence[str]) -> bool:
+    """Whether one of these texts stands in an event as a value, at any depth; of what is no JSON, whether its bytes stand in it."""
+    try:
+        waiting = [json.loads(body)]
+    except ValueError:
+        return any(text.encode() in body for text in texts)
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, (str, int, float)) and str(value) in texts:
+            return True
+    return False
 
 
 def event_schema() -> dict[str, Any]:

@@ -34,6 +34,7 @@ def _check_columns(dataset: DatasetSpec) -> Iterator[Fault]:
 
     yield from known("event_time", dataset.event_time)
     yield from known("key", dataset.key)
+    yield from known("subject", dataset.subject or dataset.key)
     if dataset.event_time in columns and columns[dataset.event_time].type != "timestamp":
         yield Fault("", "event_time", f"{dataset.event_time!r} is {columns[dataset.event_time].type}; event time is a timestamp")
     if dataset.label:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from platform_assets.errors import EventError
-from platform_assets.specs.events import DeadLetter, Delivery
+from platform_assets.specs.events import DeadLetter, Delivery, mentions
 from resources.events.sqlite_queue import KEPT_SECONDS, MOST_ATTEMPTS, TOO_OFTEN
 
 if TYPE_CHECKING:
@@ -128,6 +128,17 @@ class RedisEventQueue:
                 fresh = self._redis.xrange(stream, f"({known['last-delivered-id'].decode()}")
                 total += known["pending"] + len(fresh)
         return total
+
+    def erase(self, texts: Sequence[str]) -> int:
+        """Delete entries of the stream and of every group's streams; what a group holds of them is dropped when it claims again."""
+        gone = set()
+        with self._reached():
+            for stream in self._redis.scan_iter(match=f"{self._stream}*", _type="stream"):
+                for entry, fields in self._redis.xrange(stream):
+                    if mentions(fields.get(b"event", b""), texts):
+                        self._redis.xdel(stream, entry)
+                        gone.add(fields[b"event"])
+        return len(gone)
 
     def _bury(self, stream: str, group: str, entry: str | bytes, why: str) -> None:
         self._redis.eval(_BURY, 2, stream, self._dead(group), group, entry, why, time.time())

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from platform_assets.errors import EventError
-from platform_assets.specs.events import DeadLetter, Delivery
+from platform_assets.specs.events import DeadLetter, Delivery, mentions
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
@@ -133,6 +133,18 @@ class SqliteEventQueue:
                 "SELECT COUNT(*) FROM deliveries WHERE queue = ? AND name = ? AND state IN (?, ?)", (self._name, group, OUT, AGAIN)
             )
             return int(fresh.fetchone()[0] + out.fetchone()[0])
+
+    def erase(self, texts: Sequence[str]) -> int:
+        """Remove events in which one of these texts stands, and their deliveries, their bytes overwritten."""
+        with open_state(self._path, schema=SCHEMA) as rows:
+            rows.execute("PRAGMA secure_delete=ON")
+            with write_alone(rows):
+                held = rows.execute("SELECT seq, body FROM events WHERE queue = ?", (self._name,)).fetchall()
+                gone = [(seq,) for seq, body in held if mentions(bytes(body), texts)]
+                rows.executemany("DELETE FROM deliveries WHERE seq = ?", gone)
+                rows.executemany("DELETE FROM events WHERE seq = ?", gone)
+            rows.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return len(gone)
 
     @contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:

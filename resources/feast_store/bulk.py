@@ -14,7 +14,7 @@ from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online import DECLARED_TYPES, ENTITY_COLUMN, EVENT_COLUMN, quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -123,3 +123,18 @@ def _float_bytes(values: list[float]) -> bytes:
     from array import array
 
     return array("f", values).tobytes()
+
+
+def forget_entities(path: Path, view: str, entities: Sequence[str]) -> int:
+    """Delete the rows of these entities, their bytes overwritten; return how many there were. A view that has no table yet has none."""
+    if not path.exists() or not entities:
+        return 0
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [view]).fetchone():
+            return 0
+        before = connection.total_changes
+        connection.executemany(f"DELETE FROM {quote(view)} WHERE {quote(ENTITY_COLUMN)} = ?", [(entity,) for entity in entities])  # noqa: S608 a quoted name
+        gone = connection.total_changes - before
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log of writes held the rows, too
+    return gone

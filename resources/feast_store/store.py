@@ -19,7 +19,7 @@ from platform_assets.errors import DataError
 from platform_assets.specs.records import to_json
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online import FILE_NAME
-from resources.feast_store.bulk import materialised_pin, open_for_writing, write_view
+from resources.feast_store.bulk import forget_entities, materialised_pin, open_for_writing, write_view
 from resources.settings import silence_telemetry
 
 if TYPE_CHECKING:
@@ -72,6 +72,10 @@ class FeastFeatureStore:
                 return 0
         rows = self._tables.read(view.pin, columns=[view.entity, EVENT_TIMESTAMP, *view.kinds])
         return write_view(self.online_path, view=view, rows=rows)
+
+    def forget(self, view: str, entities: Sequence[str]) -> int:
+        """Delete rows of the online file, overwriting their bytes."""
+        return forget_entities(self.online_path, view, entities)
 
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read through Feast's own API."""

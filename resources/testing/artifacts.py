@@ -47,3 +47,11 @@ class MemoryArtifactStore:
         """Return digest and note of work done before."""
         found = self._memo.get(fingerprint)
         return found if found is not None and found[0] in self._folders else None
+
+    def digests(self) -> list[str]:
+        """Return all digests."""
+        return sorted(self._folders)
+
+    def remove(self, digest: str) -> None:
+        """Forget a folder."""
+        self._folders.pop(digest, None)

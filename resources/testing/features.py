@@ -45,6 +45,11 @@ class MemoryFeatureStore:
         self._pins[view.name] = view.pin
         return sum(row != before.get(entity) for entity, row in held.items())
 
+    def forget(self, view: str, entities: Sequence[str]) -> int:
+        """Drop these entities' values."""
+        held = self._online.get(view, {})
+        return sum(held.pop(entity, None) is not None for entity in entities)
+
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read newest values by entity."""
         held = self._online.get(view.name, {})

@@ -11,16 +11,20 @@ import pyarrow.compute as pc
 from platform_assets.errors import DataError
 from platform_assets.specs.records import TablePin
 from platform_assets.stages.datasets.fingerprints import HASH_COLUMN, compare, content_hash, first_of_each, last_of_each, with_hashes
+from platform_assets.stages.governance.erasure import matching
+from resources.delta_tables import as_texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from platform_assets.specs.subjects import Marks
 
 
 class MemoryTableStore:
     """Every version of every table, in this process only."""
 
     def __init__(self) -> None:
-        self._versions: dict[str, list[pa.Table]] = {}
+        self._versions: dict[str, list[pa.Table | None]] = {}  # None: taken away by an erasure
         self._lock = threading.Lock()
 
     def location(self, table: str) -> str:
@@ -69,9 +73,11 @@ class MemoryTableStore:
     def read(self, pin: TablePin, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read exactly this version; DataError where there is none."""
         versions = self._versions.get(pin.table, [])
-        if pin.version >= len(versions):
+        if pin.version >= len(versions) or versions[pin.version] is None:
             raise DataError(f"version {pin.version} of table {pin.table} is not in this store; make it again")
-        rows = versions[pin.version].drop_columns([HASH_COLUMN])
+        kept = versions[pin.version]
+        assert kept is not None
+        rows = kept.drop_columns([HASH_COLUMN])
         absent = [name for name in columns or () if name not in rows.column_names]
         if absent:
             raise DataError(f"version {pin.version} of table {pin.table} lacks {', '.join(absent)}; it has {', '.join(rows.column_names)}")
@@ -84,6 +90,24 @@ class MemoryTableStore:
             return None
         content = content_hash(newest[HASH_COLUMN])
         return TablePin(table=table, version=len(self._versions[table]) - 1, rows=newest.num_rows, content_hash=content)
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables."""
+        return sorted(self._versions)
+
+    def search(self, table: str, marks: Marks, *, columns: Sequence[str]) -> pa.Table:
+        """Return what is meant in any version that is kept."""
+        found = [as_texts(rows, columns).filter(matching(rows, marks)) for rows in self._versions.get(table, []) if rows is not None]
+        return pa.concat_tables(found, promote_options="default") if found else as_texts(pa.table({}), columns)
+
+    def erase(self, table: str, marks: Marks) -> int:
+        """Take rows, and the versions that held them, away."""
+        found = self.search(table, marks, columns=[]).num_rows
+        newest = self._newest(table)
+        if found and newest is not None:
+            kept = newest.filter(pc.invert(matching(newest, marks)))
+            self._versions[table] = [*([None] * len(self._versions[table])), kept]
+        return found
 
     def _newest(self, table: str) -> pa.Table | None:
         versions = self._versions.get(table)

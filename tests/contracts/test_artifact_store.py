@@ -109,3 +109,19 @@ def test_a_kill_while_putting_leaves_only_whole_artefacts(tmp_path):
     assert objects
     assert all(folder_digest(path) == path.name for path in objects)
     assert store.recall("work 0") is not None
+
+
+def test_a_removed_artefact_is_gone_and_can_be_stored_again(store, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "a").write_text("x")
+    digest = store.put(folder)
+    store.remember("work", digest, {})
+    assert digest in store.digests()
+    store.remove(digest)
+    store.remove(digest)
+    assert digest not in store.digests()
+    assert store.recall("work") is None
+    with pytest.raises(ReleaseError):
+        store.path(digest)
+    assert store.put(folder) == digest

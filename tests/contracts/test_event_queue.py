@@ -213,3 +213,16 @@ def test_never_more_than_asked_for_are_handed_out_also_of_replayed_ones(queue):
         queue.replay("a", letter.token)
     assert len(queue.claim("a", most=2)) == 2
     assert len(queue.claim("a", most=2)) == 1
+
+
+def test_erased_events_come_to_nobody_also_those_handed_out_and_dead(queue):
+    told = {0: {"model": "m", "why": "ann"}, 1: {"model": "m", "why": "anna"}, 2: {"model": "ann"}, 3: {"model": "m"}}
+    for number, data in told.items():
+        queue.publish(event(number, data=data))
+    out = queue.claim("a", most=1, lease_seconds=0.0)
+    queue.bury("a", out[0].token, "no")
+    assert queue.erase(["ann", "nobody"]) == 2
+    assert queue.dead("a") == []
+    assert ids(queue.claim("a")) == ["n1", "n3"]
+    assert ids(queue.claim("b")) == ["n1", "n3"]
+    assert queue.erase(["ann"]) == 0

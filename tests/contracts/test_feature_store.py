@@ -159,3 +159,13 @@ def test_online_values_agree_with_a_join_at_the_end_of_time(store, tables, timel
     entities = sorted({row[0] for row in timeline})
     joined = store.historical(entity_rows([(entity, 99) for entity in entities]), features, views=[view], event_time="at")
     assert store.online(view, entities) == joined.to_pylist()
+
+
+def test_forgotten_entities_have_no_online_values_and_others_keep_theirs(store, tables):
+    view = view_over(tables, [("a", 1, 1.0), ("b", 1, 2.0)])
+    store.apply([view])
+    store.materialise(view)
+    assert store.forget(view.name, ["a", "nobody"]) == 1
+    assert store.forget(view.name, ["a"]) == 0
+    assert store.forget("no__such", ["a"]) == 0
+    assert [row is None for row in store.online(view, ["a", "b"])] == [True, False]

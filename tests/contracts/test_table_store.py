@@ -236,3 +236,42 @@ def test_writers_at_the_same_time_lose_and_double_nothing(tmp_path):
     store = DeltaTableStore(tmp_path)
     found = store.read(store.pin("t"))["id"].to_pylist()
     assert sorted(found) == [f"{n:06d}" for n in range(3_000)]
+
+
+def test_an_erased_row_is_in_no_version_that_can_be_read_and_the_others_stay(store, tmp_path):
+    from platform_assets.specs.subjects import Marks
+
+    store.merge(TABLE, rows({"person-one": 1, "b": 2}), key="id")
+    first = store.pin(TABLE)
+    store.merge(TABLE, rows({"c": 3}), key="id")
+    marks = Marks({"id": ("person-one", "nobody")})
+    assert store.tables() == [TABLE]
+    assert set(store.search(TABLE, marks, columns=["value", "gone"])["value"].to_pylist()) == {"1"}
+    assert store.erase(TABLE, marks) >= 1
+    newest = store.pin(TABLE)
+    assert contents(store, newest) == {"b": 2, "c": 3}
+    assert newest.version > first.version + 1  # a number is never given twice
+    with pytest.raises(DataError, match=f"version {first.version} of table"):
+        store.read(first)
+    assert store.search(TABLE, marks, columns=[]).num_rows == 0
+    assert store.erase(TABLE, marks) == 0
+    assert store.pin(TABLE) == newest
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"person-one" in file.read_bytes()]
+    store.merge(TABLE, rows({"d": 4}), key="id")
+    assert contents(store, store.pin(TABLE)) == {"b": 2, "c": 3, "d": 4}
+
+
+def test_what_a_killed_erasure_left_in_files_of_no_version_is_found_and_removed(tmp_path):
+    from deltalake import DeltaTable, write_deltalake
+
+    from platform_assets.specs.subjects import Marks
+
+    store = DeltaTableStore(tmp_path)
+    store.merge(TABLE, rows({"person-one": 1, "b": 2}), key="id")
+    kept = store.read(store.pin(TABLE))
+    write_deltalake(DeltaTable(store.location(TABLE)), kept.filter(pa.array([False, True])), mode="overwrite", schema_mode="overwrite")
+    marks = Marks({"id": ("person-one",)})
+    assert store.search(TABLE, marks, columns=[]).num_rows == 1
+    assert store.erase(TABLE, marks) == 1
+    assert store.search(TABLE, marks, columns=[]).num_rows == 0
+    assert len(list((tmp_path / TABLE).glob("*.parquet"))) == 1

@@ -96,9 +96,11 @@ def test_exactly_one_retraining_was_launched_by_the_sensor(finished: Finished) -
 
 
 def line_of_life(finished: Finished) -> list[dg.AssetKey]:
-    """Every asset of the graph but the sweep, which runs when it is asked for."""
+    """Every asset of the graph but those that run when they are asked for."""
     return [
-        key for key in finished.tiny.repository().asset_graph.get_all_asset_keys() if key.path[-1] not in (keys.SWEEP, keys.AUDIT_REPORT)
+        key
+        for key in finished.tiny.repository().asset_graph.get_all_asset_keys()
+        if key.path[-1] not in (keys.SWEEP, keys.AUDIT_REPORT, keys.ERASED)
     ]
 
 
