@@ -16,7 +16,8 @@ FalajError
 │       └── SealError    a signature or an encryption does not hold; `reason` says which in a word or two
 ├── ServingError         the inference server refused or did not answer
 │   ├── RequestError     a caller's request is wrong; names the field (HTTP 4xx)
-│   └── AccessError      no token, or not a valid one (HTTP 401, 403)
+│   └── AccessError      no token, or not a valid one (HTTP 401)
+│       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
 └── StateError           FALAJ_HOME is held by another process, or holds something else
 
@@ -117,6 +118,10 @@ class RequestError(ServingError):
 
 class AccessError(ServingError):
     """No token, or not a valid one."""
+
+
+class ForbiddenError(AccessError):
+    """A known caller who may not do this."""
 
 
 class AdmissionError(FalajError):
