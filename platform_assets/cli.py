@@ -105,10 +105,9 @@ def up() -> None:
     site.start_server(settings, tied=False)
     site.start_daemon(settings, tied=False)
     address = site.start_web(settings)
-    console.print(
-        f"Web UI {address}, inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.",
-        soft_wrap=True,
-    )
+    console.print(f"Inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.", soft_wrap=True)
+    said = "" if settings.identity.issuer else " (logs you in; good once, for an hour)"
+    console.print(f"Web UI{said}:\n{site.login_link(settings, address)}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -238,13 +237,18 @@ def sweep(
 @app.command()
 def token(
     subject: Annotated[str, typer.Option(help="Who will carry it.")] = "me",
-    scope: Annotated[list[str] | None, typer.Option(help="predict, predict:MODEL or admin.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="For the inference server: predict, predict:MODEL or admin.")] = None,
+    role: Annotated[list[str] | None, typer.Option(help="For the web UI's API: viewer, operator, approver or admin.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="With --role: whose deployments; all of them when left out.")] = None,
     minutes: Annotated[int, typer.Option(min=1, max=525_600, help="Valid for so long.")] = 60,
 ) -> None:
-    """Print a bearer token of the local issuer."""
+    """Print a bearer token of the local issuer, for the inference server unless a role is asked for."""
     from platform_assets.main_job import operations
 
-    sys.stdout.write(operations.mint_token(read_settings(), subject=subject, scopes=scope or ["predict"], minutes=minutes) + "\n")
+    made = operations.mint_token(
+        read_settings(), subject=subject, scopes=scope or [], roles=role or [], tenants=tenant or [], minutes=minutes
+    )
+    sys.stdout.write(made + "\n")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -86,6 +87,20 @@ VARIABLES = {
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
+        Variable(
+            "FALAJ_WEB_URL", "", "Address under which people reach the web UI, behind a proxy with TLS. Left out, loopback and the port."
+        ),
+        Variable(
+            "FALAJ_OIDC_ISSUER", "", "OIDC issuer that says who somebody is, as its tokens name it. Left out, this home's own issuer."
+        ),
+        Variable("FALAJ_OIDC_CLIENT_ID", "falaj", "The web UI's client at that issuer; /auth/callback is its redirect."),
+        Variable("FALAJ_OIDC_CLIENT_SECRET_FILE", "", "File with that client's secret. Left out, a public client."),
+        Variable("FALAJ_OIDC_AUDIENCE", "falaj-gateway", "Audience that a program's token must have for the web UI's API."),
+        Variable(
+            "FALAJ_OIDC_ROLES", "roles", "Claim with somebody's roles: viewer, operator, approver, admin; dots lead into nested claims."
+        ),
+        Variable("FALAJ_OIDC_TENANTS", "tenants", "Claim with somebody's tenants; * is all of them."),
+        Variable("FALAJ_POLICIES", "infra/policies", "Folder of Cedar policies. Left out, the shipped ones in the checkout."),
         Variable("FALAJ_DATA", "", "Folder of real data sets for benchmarks and tests. Left out, what needs them is left out, too."),
     )
 }
@@ -188,6 +203,16 @@ class Home:
         return self.root / "erasures"
 
     @property
+    def used(self) -> Path:
+        """SQLite database of links and sessions that are good no more."""
+        return self.root / "used.sqlite"
+
+    @property
+    def web_socket(self) -> Path:
+        """Where Dagster's web server listens, for the gateway alone."""
+        return self.run / "web.sock"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"
@@ -214,6 +239,20 @@ class NoticeSettings:
 
 
 @dataclass(frozen=True)
+class IdentitySettings:
+    """Who says who somebody is, and by which policies it is decided what they may."""
+
+    policies: Path = CHECKOUT / "infra" / "policies"
+    web_url: str | None = None
+    issuer: str | None = None
+    client_id: str = "falaj"
+    client_secret_file: Path | None = None
+    audience: str = "falaj-gateway"
+    roles: str = "roles"
+    tenants: str = "tenants"
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the environment decides."""
 
@@ -230,6 +269,7 @@ class Settings:
     data: Path | None = None
     serve_workers: int = 1
     notices: NoticeSettings = NoticeSettings()
+    identity: IdentitySettings = IdentitySettings()
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -259,6 +299,26 @@ def read_settings() -> Settings:
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
         notices=_read_notices(),
+        identity=_read_identity(),
+    )
+
+
+def _read_identity() -> IdentitySettings:
+    def text(name: str) -> str:
+        return _chosen(name) or VARIABLES[name].default
+
+    url, secret = _chosen("FALAJ_WEB_URL"), _chosen("FALAJ_OIDC_CLIENT_SECRET_FILE")
+    if url is not None and not re.fullmatch(r"https?://[^/?#@\s]+/?", url):
+        raise StateError(f"FALAJ_WEB_URL is {url!r}; right would be a scheme and a host, such as https://falaj.example")
+    return IdentitySettings(
+        policies=Path(_chosen("FALAJ_POLICIES") or CHECKOUT / VARIABLES["FALAJ_POLICIES"].default).absolute(),
+        web_url=url.rstrip("/") if url else None,
+        issuer=_chosen("FALAJ_OIDC_ISSUER"),
+        client_id=text("FALAJ_OIDC_CLIENT_ID"),
+        client_secret_file=Path(secret).expanduser().absolute() if secret else None,
+        audience=text("FALAJ_OIDC_AUDIENCE"),
+        roles=text("FALAJ_OIDC_ROLES"),
+        tenants=text("FALAJ_OIDC_TENANTS"),
     )
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import secrets
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 
 from platform_assets.errors import AccessError, StateError
+from platform_assets.identity.principal import ROLES
 from platform_assets.stages.serving.access import ADMIN, ALGORITHM, AUDIENCE, ISSUER, PREDICT, PUBLIC_KEY_FILE
 
 SIGNING_KEY_FILE = "tokens.key.pem"
+TICKETS = "tickets"  # folder of logins that wait for their link to be clicked, named by the code's hash
+_TICKET_BYTES = 18
+GATEWAY_AUDIENCE, LOGIN_AUDIENCE = "falaj-gateway", "falaj-login"
 _MODEL_SCOPE = re.compile(rf"^{PREDICT}:[a-z][a-z0-9_]{{0,62}}$")
 
 
@@ -44,17 +51,51 @@ def mint(keys_dir: Path, *, scopes: Sequence[str], seconds: int = 86400, subject
             raise AccessError(f"there is no scope {scope!r}; write {PREDICT}, {PREDICT}:MODEL or {ADMIN}")
     if not scopes:
         raise AccessError(f"a token needs at least one scope: {PREDICT}, {PREDICT}:MODEL or {ADMIN}")
+    return _sign(keys_dir, {"aud": audience, "sub": subject, "scope": " ".join(scopes)}, seconds=seconds)
+
+
+def mint_identity(
+    keys_dir: Path, *, roles: Sequence[str], tenants: Sequence[str], subject: str, seconds: int, audience: str = GATEWAY_AUDIENCE
+) -> str:
+    """Sign who somebody is, for the gateway (a program's bearer token) or for one login. An unknown role raises AccessError."""
+    for role in roles:
+        if role not in ROLES:
+            raise AccessError(f"there is no role {role!r}; right would be {', '.join(ROLES)}")
+    claims = {"aud": audience, "sub": subject, "roles": list(roles), "tenants": list(tenants)}
+    return _sign(keys_dir, claims, seconds=seconds)
+
+
+def leave_ticket(keys_dir: Path, *, roles: Sequence[str], tenants: Sequence[str], subject: str, seconds: int) -> str:
+    """Sign a login and leave it for the gateway; return the short code that asks for it, once."""
+    code = secrets.token_urlsafe(_TICKET_BYTES)
+    signed = mint_identity(keys_dir, roles=roles, tenants=tenants, subject=subject, seconds=seconds, audience=LOGIN_AUDIENCE)
+    for old in (keys_dir / TICKETS).glob("*"):
+        if time.time() - old.stat().st_mtime > seconds:
+            old.unlink(missing_ok=True)
+    (keys_dir / TICKETS).mkdir(mode=0o700, exist_ok=True)
+    _write_new(_ticket_file(keys_dir, code), signed.encode(), mode=0o600)
+    return code
+
+
+def take_ticket(keys_dir: Path, code: str) -> str:
+    """Return the signed login of a code; AccessError where there is none, or it was taken. Of two that ask at once one gets it."""
+    file = _ticket_file(keys_dir, code)
+    try:
+        signed = file.read_text()
+        file.unlink()
+    except OSError:
+        raise AccessError("the link was used already, or is not one of ours; `falaj up` prints a new one") from None
+    return signed
+
+
+def _ticket_file(keys_dir: Path, code: str) -> Path:
+    return keys_dir / TICKETS / hashlib.sha256(code.encode()).hexdigest()
+
+
+def _sign(keys_dir: Path, claims: Mapping[str, Any], *, seconds: int) -> str:
     now = int(time.time())
-    claims = {
-        "iss": ISSUER,
-        "aud": audience,
-        "sub": subject,
-        "scope": " ".join(scopes),
-        "iat": now,
-        "exp": now + seconds,
-        "jti": uuid.uuid4().hex,
-    }
-    return jwt.encode(claims, _read_key(ensure_signing_key(keys_dir)), algorithm=ALGORITHM)
+    whole = {"iss": ISSUER, **claims, "iat": now, "exp": now + seconds, "jti": uuid.uuid4().hex}
+    return jwt.encode(whole, _read_key(ensure_signing_key(keys_dir)), algorithm=ALGORITHM)
 
 
 def _write_new(file: Path, content: bytes, *, mode: int) -> None:

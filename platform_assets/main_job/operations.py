@@ -13,7 +13,8 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
-from platform_assets.errors import Fault, ReleaseError, SealError, ServingError, SpecError
+from platform_assets.errors import AccessError, Fault, ReleaseError, SealError, ServingError, SpecError
+from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.main_job import site
 from platform_assets.main_job.releases import live_digests, released_digests
 from platform_assets.main_job.spending import spending_now
@@ -21,6 +22,7 @@ from platform_assets.ports import Rotation
 from platform_assets.sealing.release import SIGNATURE_FILE
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
+from platform_assets.stages.serving.access import PREDICT
 from resources import processes
 from resources.dagster_instance import gate
 from resources.home import write_atomically
@@ -46,7 +48,7 @@ def read_status(settings: Settings) -> dict[str, Any]:
     with dg.DagsterInstance.get() as instance:
         models = [_status_of(model, parts, instance) for model in parts.catalogue.models.values()]
         held = [{"run_id": run.run_id, "job": run.job_name} for run in gate.held_runs(instance)]
-    running = [name for name in (site.WEB, site.DAEMON, site.SERVER) if processes.running(settings.home, name)]
+    running = [name for name in (site.WEB, site.GATEWAY, site.DAEMON, site.SERVER) if processes.running(settings.home, name)]
     return {"models": models, "running": running, "home": str(settings.home.root), "spend": spending_now(parts), "held": held}
 
 
@@ -202,12 +204,16 @@ def rotate_keys(settings: Settings) -> Rotation:
     return rotation
 
 
-def mint_token(settings: Settings, *, subject: str, scopes: list[str], minutes: int) -> str:
-    """Return a bearer token of the local issuer."""
-    from resources.tokens import mint
+def mint_token(settings: Settings, *, subject: str, scopes: list[str], roles: list[str], tenants: list[str], minutes: int) -> str:
+    """Return a bearer token of the local issuer: for the inference server by scopes, for the web UI's API by roles."""
+    from resources.tokens import mint, mint_identity
 
     site.prepare(settings)
-    return mint(settings.home.keys, subject=subject, scopes=scopes, seconds=minutes * 60)
+    if scopes and roles:
+        raise AccessError("a token is for one audience: --scope is the inference server's, --role the web UI's; ask for two tokens")
+    if roles:
+        return mint_identity(settings.home.keys, roles=roles, tenants=tenants or [EVERY_TENANT], subject=subject, seconds=minutes * 60)
+    return mint(settings.home.keys, subject=subject, scopes=scopes or [PREDICT], seconds=minutes * 60)
 
 
 def write_schemas(folder: Path) -> list[Path]:

@@ -1,21 +1,25 @@
-"""What runs beside the main job and under `falaj up`: daemon, web server, inference server. Starting and stopping only."""
+"""What runs beside the main job and under `falaj up`: daemon, web server, gateway, inference server. Starting and stopping only."""
 
 from __future__ import annotations
 
+import getpass
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
 from resources.home import prepare_home
 from resources.serving import server_command, server_is_up
 from resources.settings import CHECKOUT, Settings, child_environment
+from resources.tokens import leave_ticket
 
-DAEMON, WEB, SERVER = "daemon", "web", "server"
+DAEMON, GATEWAY, WEB, SERVER = "daemon", "gateway", "web", "server"
 _WORKSPACE = CHECKOUT / "workspace.yaml"
 _UP_SECONDS = 90.0
+_LINK_SECONDS = 3600
 
 
 def prepare(settings: Settings) -> None:
@@ -29,14 +33,21 @@ def start_daemon(settings: Settings, *, tied: bool) -> None:
 
 
 def start_web(settings: Settings) -> str:
-    """Start Dagster's web server on loopback unless it runs; return its address once it answers."""
-    address = f"http://127.0.0.1:{settings.web_port}"
-    command = [sys.executable, "-m", "dagster_webserver", "-w", str(_WORKSPACE), "-h", "127.0.0.1", "-p", str(settings.web_port)]
-    _start(settings, WEB, command, tied=False)
-    processes.wait_until(
-        lambda: _answers(f"{address}/server_info"), seconds=_UP_SECONDS, what="The web server", log=settings.home.logs / f"{WEB}.log"
-    )
-    return address
+    """Start Dagster's web server on a socket and the gateway before it on loopback; return the address once they answer."""
+    address, place = f"http://127.0.0.1:{settings.web_port}", settings.home.web_socket
+    _start(settings, WEB, [sys.executable, "-m", "resources.dagster_instance.web", str(place), str(_WORKSPACE)], tied=False)
+    _start(settings, GATEWAY, [sys.executable, "-m", "platform_assets.gateway", f"*={place}"], tied=False)
+    logs = f"{settings.home.logs / WEB}.log and {settings.home.logs / GATEWAY}.log"
+    processes.wait_until(lambda: _answers(f"{address}/healthz"), seconds=_UP_SECONDS, what="The web UI", log=logs)
+    return settings.identity.web_url or address
+
+
+def login_link(settings: Settings, address: str) -> str:
+    """Return where to click: a link that logs in whoever holds this home, once; the bare address where an issuer says who somebody is."""
+    if settings.identity.issuer:
+        return address
+    code = leave_ticket(settings.home.keys, roles=["admin"], tenants=[EVERY_TENANT], subject=getpass.getuser(), seconds=_LINK_SECONDS)
+    return f"{address}/auth/ticket?t={code}"
 
 
 def start_server(settings: Settings, *, tied: bool) -> None:
@@ -49,7 +60,7 @@ def start_server(settings: Settings, *, tied: bool) -> None:
 
 def stop_all(settings: Settings) -> list[str]:
     """Stop what runs in this home, the daemon first so that it starts nothing new; return the names."""
-    return [name for name in (DAEMON, WEB, SERVER) if processes.stop(settings.home, name)]
+    return [name for name in (DAEMON, GATEWAY, WEB, SERVER) if processes.stop(settings.home, name)]
 
 
 @contextmanager

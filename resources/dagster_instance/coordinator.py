@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from dagster import DagsterRun, DagsterRunStatus
 from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator, RunQueueConfig
@@ -42,6 +43,10 @@ class AdmissionCoordinator(QueuedRunCoordinator):
         run = context.dagster_run
         if run.status != DagsterRunStatus.NOT_STARTED:
             return super().submit_run(context)  # submitted before: a no-op
+        asker = context.get_request_header(gate.USER_HEADER)
+        if asker is not None:  # over a tag of that name that the launcher may have written
+            self._instance.add_run_tags(run.run_id, {gate.ACTOR_TAG: unquote(asker)})
+            run = self._instance.get_run_by_id(run.run_id) or run
         verdict = self._judge(run)
         if verdict.answer == "refuse":
             self._instance.report_run_canceled(run, message=verdict.sentence)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 HOLD_TAG, MODEL_TAG, TENANT_TAG = "falaj/hold", MODEL, TENANT
 EXPECTED_TAG, SHARE_TAG, APPROVED_TAG = "falaj/expected_aed", "falaj/share", "falaj/approved_by"
 HELD, FREE = "yes", "no"
-_LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", "falaj/actor")
+ACTOR_TAG = "falaj/actor"
+USER_HEADER = "X-Falaj-User"  # set by the gateway, which alone reaches the web server
+_LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", ACTOR_TAG)
 
 
 def admission_of(parts: Parts) -> Admission:

@@ -21,26 +21,32 @@ PATIENCE_MS = 60_000
 
 
 @pytest.fixture(scope="module")
-def address(finished: Finished) -> Iterator[str]:
-    """Where `falaj up` says that the web UI is."""
+def link(finished: Finished) -> Iterator[str]:
+    """The link that `falaj up` prints for the web UI."""
     if shutil.which("chromium") is None:
         pytest.skip("Chromium is not installed")
     answer = finished.tiny.falaj("up")
     try:
         assert answer.returncode == 0, answer.stdout
         found = f"http://127.0.0.1:{finished.tiny.settings.web_port}"
-        assert found in answer.stdout
-        yield found
+        link = answer.stdout.split()[-1]
+        assert link.startswith(f"{found}/auth/ticket?t=")
+        yield link
         down = finished.tiny.falaj("down")
         assert down.returncode == 0
-        assert "Stopped: daemon, web, server." in down.stdout
+        assert "Stopped: daemon, gateway, web, server." in down.stdout
         assert finished.tiny.names() == []
     finally:
         finished.tiny.end_everything()
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[Any]:
+def address(link: str) -> str:
+    return link.split("/auth/", maxsplit=1)[0]
+
+
+@pytest.fixture(scope="module")
+def page(link: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -49,6 +55,7 @@ def page(address: str) -> Iterator[Any]:
         opened.set_default_timeout(PATIENCE_MS)
         opened.faults = []
         opened.on("pageerror", lambda error: opened.faults.append(str(error)))
+        opened.goto(link)  # logs in; every page after that comes by the session
         yield opened
         browser.close()
 

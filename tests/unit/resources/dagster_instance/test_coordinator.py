@@ -50,18 +50,32 @@ def instance(tmp_path: Path, defs_root: Path) -> Iterator[dg.DagsterInstance]:
         yield found
 
 
-def submit(instance: dg.DagsterInstance, job: dg.JobDefinition | None = None, **tags: str) -> dg.DagsterRun:
+class Asked(SubmitRunContext):
+    """As the web server hands it over, with the gateway's header."""
+
+    def get_request_header(self, key: str) -> str | None:
+        return {"X-Falaj-User": "amal (https://idp)%20"}.get(key)
+
+
+def submit(
+    instance: dg.DagsterInstance, job: dg.JobDefinition | None = None, context: type[SubmitRunContext] = SubmitRunContext, **tags: str
+) -> dg.DagsterRun:
     job = job or dg.Definitions([trained]).resolve_implicit_global_asset_job_def()
     location = RegisteredCodeLocationOrigin("somewhere")
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "__repository__"), job.name)
     run = instance.create_run_for_job(job, tags=tags, remote_job_origin=origin)
     assert isinstance(instance.run_coordinator, AdmissionCoordinator)
-    return instance.run_coordinator.submit_run(SubmitRunContext(run, workspace=None))
+    return instance.run_coordinator.submit_run(context(run, workspace=None))
 
 
 def told(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     entries = [record.event_log_entry for record in instance.get_records_for_run(run.run_id).records]
     return "\n".join(entry.dagster_event.message or "" for entry in entries if entry.dagster_event)
+
+
+def test_whoever_asked_at_the_gateway_is_the_actor_whatever_the_run_s_tags_claim(instance):
+    run = submit(instance, context=Asked, **{"falaj/actor": "somebody else"})
+    assert gate.launcher_of(run.tags) == "amal (https://idp) "
 
 
 def test_a_run_is_queued_with_its_verdict_in_its_log(instance):

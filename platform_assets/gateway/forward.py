@@ -1,0 +1,91 @@
+"""A judged request, sent on to Dagster's web server, and its answer brought back. Only headers of a list cross, in either direction."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from platform_assets.errors import ServingError
+from platform_assets.gateway.answers import GUARDED, answer
+from platform_assets.identity.operations import Operation
+from platform_assets.identity.principal import Principal
+
+USER_HEADER = "X-Falaj-User"  # set here alone; a launched run bears it as its actor
+_ASKED = ("accept", "accept-encoding", "if-none-match", "if-modified-since", "range")
+_TOLD = (
+    "content-type", "content-encoding", "content-length", "content-disposition", "content-range", "accept-ranges", "etag", "last-modified",
+    "cache-control", "content-security-policy", "vary",
+)  # fmt: skip
+_WHOLE_BYTES = 1 << 20  # a larger answer, such as a debug file, is passed on as it comes
+_ERROR = 500
+
+
+async def forward(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    *,
+    principal: Principal,
+    headers: Mapping[str, str],
+    query: bytes = b"",
+    body: object = None,
+) -> Response:
+    """Send a request on. `path` is the decoded one that was judged, encoded anew; `body` is JSON, written anew."""
+    sent = {name: headers[name] for name in _ASKED if name in headers} | {USER_HEADER: quote(principal.name, safe=" ()@:/")}
+    content = None
+    if body is not None:
+        content, sent["content-type"] = orjson.dumps(body), "application/json"
+    address = httpx.URL(path=quote(path, safe="/:@!$&'()*+,;=~-._"), query=query or None)
+    request = client.build_request(method, client.base_url.join(address), headers=sent, content=content)
+    try:
+        reply = await client.send(request, stream=True)
+        return await _bring_back(reply)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServingError(f"Dagster's web server did not answer ({type(error).__name__}); `falaj status` says whether it runs") from error
+
+
+async def _bring_back(reply: httpx.Response) -> Response:
+    told = {name: reply.headers[name] for name in _TOLD if name in reply.headers} | GUARDED
+    if reply.status_code >= _ERROR:
+        try:
+            return _without_traces(await reply.aread())
+        finally:
+            await reply.aclose()
+    if int(reply.headers.get("content-length", _WHOLE_BYTES + 1)) > _WHOLE_BYTES:
+        return StreamingResponse(_pass_on(reply), status_code=reply.status_code, headers=told)
+    content = b"".join([part async for part in reply.aiter_raw()])
+    await reply.aclose()
+    return Response(content, status_code=reply.status_code, headers=told)
+
+
+async def _pass_on(reply: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for part in reply.aiter_raw():
+            yield part
+    finally:
+        await reply.aclose()
+
+
+def _without_traces(content: bytes) -> Response:
+    """GraphQL errors come as status 500 with the stack in them: the sentences stay, the stack does not (GraphQL over HTTP, 6.4.1)."""
+    try:
+        found = orjson.loads(content)
+        errors = [{name: error[name] for name in ("message", "path", "locations") if name in error} for error in found["errors"]]
+        return answer({"data": found.get("data"), "errors": errors})
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return answer({"errors": [{"message": "Dagster's web server could not answer this request; its log says why"}]}, status=422)
+
+
+def graphql_body(operation: Operation, variables: dict[str, Any]) -> dict[str, Any]:
+    """Return the request as it was judged, in the form that HTTP and Dagster's websocket read."""
+    return {
+        "query": operation.document,
+        "variables": variables,
+        "operationName": operation.name,
+        "operation_name": operation.name,
+    }

@@ -1,0 +1,41 @@
+"""What stands behind the gateway: one Dagster web server a tenant, or one for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from platform_assets.identity.policy import Deployment
+from resources.sockets import short_path
+
+_CONNECT_SECONDS, _READ_SECONDS = 5.0, 600.0
+_MOST_CONNECTIONS = 200
+_IDLE_SECONDS = 30.0  # shorter than Dagster's web server keeps one open: a request on a closing connection would be lost
+
+
+@dataclass(frozen=True)
+class Site:
+    """A deployment and where its web server listens: a Unix socket. `prefix`: `/tenant`, or nothing where there is one for all."""
+
+    deployment: Deployment
+    socket: Path
+    prefix: str = ""
+
+    def open_client(self) -> httpx.AsyncClient:
+        """Return the client for this site's plain requests."""
+        transport = httpx.AsyncHTTPTransport(
+            uds=short_path(self.socket), limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS)
+        )
+        timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+        return httpx.AsyncClient(transport=transport, base_url="http://dagster", timeout=timeout, trust_env=False)
+
+
+def find_site(sites: Sequence[Site], path: str) -> tuple[Site, str] | None:
+    """Return the site of a path and the path within it; None where it is nobody's. A tenant's name must be a whole first part."""
+    for site in sites:
+        if path == site.prefix or path.startswith(f"{site.prefix}/"):
+            return site, path[len(site.prefix) :] or "/"
+    return None
