@@ -20,6 +20,7 @@ AREAS = {  # modules of this room, by area
     "serving": ("serving", "serving_life", "batch_scoring"),
     "compression": ("compression",),
     "governance": ("governance",),
+    "orchestration": ("orchestration",),
     "soak": ("soak",),
 }
 
