@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -16,7 +18,11 @@ from platform_assets.specs.records import CheckResult, InForce, Ingestion, Table
 from platform_assets.specs.subjects import ErasuresDone
 from platform_assets.stages.placement.binding import bind
 
+if TYPE_CHECKING:
+    from platform_assets.stages.governance.hunt import Finding
+
 CODE_VERSION = "1"
+HUNTED = "no_undeclared_personal_data"
 
 
 def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.AssetsDefinition]:
@@ -35,7 +41,7 @@ def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.
             [states["ingested"]],
             "The newest version that fulfils its contract.",
             {"greatexpectations"},
-            check_names(dataset),
+            [*check_names(dataset), HUNTED],
         ),
         (
             "quarantined",
@@ -109,6 +115,7 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from platform_assets.stages.governance.hunt import hunt, say
     from platform_assets.stages.governance.protection import protect
     from platform_assets.stages.validation.contract import validate
 
@@ -118,9 +125,14 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     before = step.find(key, InForce)
     rows = parts.tables.read(incoming.pin)
     verdict = validate(dataset, rows, previous_rows=before.pin.rows if before else None, now=parts.clock.now(dataset.name))
-    checks = [_show(key, check) for check in verdict.checks]
-    if not verdict.good:
-        why = verdict.sentence
+    findings = hunt(rows, columns=dataset.columns)
+    hunted = build_check(key, HUNTED, passed=not findings, sentence=f"{say(findings, rows=rows.num_rows)}.", found=_listed(findings))
+    checks = [*(_show(key, check) for check in verdict.checks), hunted]
+    if findings:
+        detail = {"columns": [asdict(finding) for finding in findings], "version": incoming.pin.version}
+        parts.audit.append("personal_data_found", subject=f"dataset/{dataset.name}", actor=f"run/{step.context.run.run_id}", detail=detail)
+    if not verdict.good or findings:
+        why = say(findings, rows=rows.num_rows) if findings else verdict.sentence
         if before is None:
             raise dg.Failure(
                 f"Version {incoming.pin.version} of {dataset.name} was refused and no earlier one is good: {why}", allow_retries=False
@@ -143,9 +155,14 @@ def validate_rows(dataset: DatasetSpec, step: Step) -> Outcome:
             "in_force": incoming.pin.version,
             "quarantined_rows": bad.num_rows,
             "checks": _count(verdict.checks),
+            "hunt": say(findings, rows=rows.num_rows),
         },
         checks,
     )
+
+
+def _listed(findings: Sequence[Finding]) -> dg.MetadataValue:
+    return dg.MetadataValue.json([asdict(finding) for finding in findings])
 
 
 def _count(checks: Sequence[CheckResult]) -> dg.MetadataValue:
@@ -169,6 +186,7 @@ def show_quarantine(dataset: DatasetSpec, step: Step) -> Outcome:
 
 def protect_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     """Drop, pseudonymise and generalise as declared; nothing downstream sees a raw personal value."""
+    from platform_assets.stages.governance.anonymity import measure_anonymity
     from platform_assets.stages.governance.protection import protect
 
     parts = step.parts
@@ -176,11 +194,12 @@ def protect_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     rows = protect(parts.tables.read(good.pin), columns=dataset.columns, key=parts.pseudonym_key)
     pin = parts.tables.replace(keys.table_name(keys.dataset_key(dataset.name, "protected")), rows)
     methods = {column: spec.personal.method for column, spec in dataset.columns.items() if spec.personal}
-    return Outcome(
-        pin,
-        pin.content_hash,
-        {"dagster/row_count": pin.rows, "delta_version": pin.version, "protected_columns": dg.MetadataValue.json(methods)},
-    )
+    found = measure_anonymity(rows, dataset=dataset)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": pin.rows, "delta_version": pin.version, "protected_columns": dg.MetadataValue.json(methods),
+        **({"k_anonymity": found.k, "l_diversity": found.l, "anonymity": dg.MetadataValue.json(found.as_record())} if found else {}),
+    }  # fmt: skip
+    return Outcome(pin, pin.content_hash, metadata)
 
 
 def build_view(dataset: DatasetSpec, view: str, step: Step) -> Outcome:

@@ -84,6 +84,8 @@ class Column(Spec):
     personal: Annotated[Drop | Pseudonymise | Generalise, Field(discriminator="method")] | None = Field(
         None, description="Personal data, and what `protected` does with it."
     )
+    not_personal: str = Field("", description="Why what looks like personal data here is none: the hunt for it passes the column by.")
+    quasi: bool = Field(False, description="May single a person out together with others of its kind: k-anonymity is measured over them.")
     description: str = Field("", description="What the column means, for people.")
 
     @model_validator(mode="after")

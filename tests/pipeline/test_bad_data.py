@@ -115,6 +115,25 @@ def test_a_breach_leaves_the_last_good_version_in_force_and_says_so(blocking: tu
     assert deliveries.in_force(instance).refused is None
 
 
+def test_undeclared_personal_data_blocks_by_name_and_count_and_no_value_is_shown(blocking: tuple[Deliveries, dg.DagsterInstance]) -> None:
+    deliveries, instance = blocking
+    deliveries.deliver()
+    assert deliveries.refresh(instance).success
+    good, pins = deliveries.in_force(instance), deliveries.pins()
+    parcels = [f"p{row}" for row in range(ROWS - 2)] + ["sent to leaked.person@mail.example", "AE070331234567890123456"]
+    deliveries.deliver(parcel=parcels)
+    result = deliveries.refresh(instance)
+    found = {one.check_name: one for one in result.get_asset_check_evaluations()}["no_undeclared_personal_data"]
+    assert not found.passed
+    assert "column parcel looks like e-mail in 1 of 202 rows; column parcel looks like IBAN in 1 of 202 rows" in found.description
+    assert deliveries.in_force(instance).pin == good.pin
+    assert deliveries.pins()[1:] == pins[1:]
+    (told,) = [one for one in deliveries.tiny.parts.audit.entries() if one["action"] == "personal_data_found"]
+    everything = f"{told} {found} {instance.get_latest_materialization_event(dg.AssetKey(CHAIN[1]))}"
+    assert "leaked" not in everything
+    assert "AE0703" not in everything
+
+
 def test_the_same_delivery_again_makes_no_new_version(blocking: tuple[Deliveries, dg.DagsterInstance]) -> None:
     deliveries, instance = blocking
     deliveries.deliver()
