@@ -7,6 +7,7 @@ from __future__ import annotations
 
 DATASET_STATES = ("ingested", "validated", "quarantined", "protected")
 ERASED = "erased"  # of datasets that name persons: erasures that were done; beside the line of their life
+RETENTION = "retention"  # beside it too: rows whose period is over, removed
 MODEL_STATES = (
     "training_set", "trained", "candidates", "selected", "gate_verdict", "release",
     "deployed", "rollout_verdict", "production_log", "drift_report", "retraining_verdict",
@@ -26,11 +27,12 @@ NOTICE_SENSOR = "notice_due__deliver"
 
 AUDIT_JOB = "all_models__audit"
 ERASE_JOB = "all_datasets__erase"
+RETAIN_JOB = "all_datasets__retain"
 
 
 def dataset_key(dataset: str, state: str) -> list[str]:
     """Asset key of one state of a dataset."""
-    if state not in (*DATASET_STATES, ERASED):
+    if state not in (*DATASET_STATES, ERASED, RETENTION):
         raise ValueError(f"no dataset state {state!r}; known: {', '.join(DATASET_STATES)}")
     return ["dataset", dataset, state]
 

@@ -20,6 +20,8 @@ from platform_assets.components.jobs import (
     build_monitor_job,
     build_refresh_job,
     build_refresh_schedule,
+    build_retain_job,
+    build_retain_schedule,
     build_sweep_jobs,
     build_train_job,
     build_train_schedule,
@@ -53,6 +55,9 @@ def build_automation(parts: Parts) -> dg.Definitions:
     schedules += [build_audit_schedule(job) for job in duties]
     erase = build_erase_job(catalogue.datasets.values())
     duties += [erase] if erase else []
+    retain = build_retain_job(catalogue.datasets.values()) if refresh else None
+    duties += [retain] if retain else []
+    schedules += [build_retain_schedule(retain)] if retain else []
     made = (_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs), _notice_sensor(parts))
     sensors = list(made) if jobs else []
     sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor, *duties]) if refresh else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from platform_assets import keys
-from platform_assets.components import subjects
+from platform_assets.components import retention, subjects
 from platform_assets.components.step import Outcome, Step, build_check, build_step, fingerprint, picture
 from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
@@ -30,7 +30,7 @@ def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.
     from platform_assets.stages.validation.contract import check_names
 
     name = dataset.name
-    states = {state: keys.dataset_key(name, state) for state in (*keys.DATASET_STATES, keys.ERASED)}
+    states = {state: keys.dataset_key(name, state) for state in (*keys.DATASET_STATES, keys.ERASED, keys.RETENTION)}
     binding = bind(compute.profiles[compute.default], name=compute.default)
     build = partial(build_step, group=keys.dataset_group(name), owner=dataset.owner, code_version=CODE_VERSION, binding=binding)
     chain: list[tuple[str, Callable[[DatasetSpec, Step], Outcome], list[Sequence[str]], str, set[str], list[str]]] = [
@@ -78,7 +78,21 @@ def build_dataset_assets(dataset: DatasetSpec, compute: ComputeSpec) -> list[dg.
     beside = [
         build(states[keys.ERASED], partial(finish_erasures, dataset), deps=[states["validated"]], description=text, kinds={"decision"})
     ]
-    return [*steps, *views, *(beside if dataset.subject else [])]
+    text = "Rows whose declared period is over, removed from every version, with how many they were."
+    kept = build(
+        states[keys.RETENTION], partial(enforce_retention, dataset), deps=[states["validated"]], description=text, kinds={"decision"}
+    )
+    return [*steps, *views, *(beside if dataset.subject else []), kept]
+
+
+def enforce_retention(dataset: DatasetSpec, step: Step) -> Outcome:
+    """Remove what may not be kept any longer; the log says how much it was, and the record since when rows are kept."""
+    done = retention.enforce(dataset, step.parts, step.context.instance, actor=f"run/{step.context.run.run_id}")
+    metadata: dict[str, Any] = {
+        "kept_since": done.before or "no period is declared", "rows_removed": sum(done.rows.values()),
+        "removed": dg.MetadataValue.json(done.rows), "training_sets_removed": len(done.training_sets),
+    }  # fmt: skip
+    return Outcome(done, fingerprint(done), metadata)
 
 
 def finish_erasures(dataset: DatasetSpec, step: Step) -> Outcome:
@@ -99,7 +113,8 @@ def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
 
     parts, source = step.parts, step.parts.source(dataset.name)
     until = parts.start_clock(dataset) if dataset.history else None
-    result: Ingestion = ingest(dataset, source=source, store=parts.tables, until=until)
+    oldest = parts.clock.now(dataset.name) - dataset.retention if dataset.retention else None
+    result: Ingestion = ingest(dataset, source=source, store=parts.tables, until=until, since=oldest)
     metadata: dict[str, object] = {
         "dagster/row_count": result.pin.rows, "bytes": result.size_bytes, "delta_version": result.pin.version,
         "content_hash": result.pin.content_hash, "rows_new": result.rows_new, "rows_changed": result.rows_changed, "as_of": result.as_of,

@@ -83,6 +83,20 @@ def build_erase_job(datasets: Iterable[DatasetSpec]) -> UnresolvedAssetJobDefini
     return _build_job(keys.ERASE_JOB, made, "Finish every erasure that is under way.") if made else None
 
 
+def build_retain_job(datasets: Iterable[DatasetSpec]) -> UnresolvedAssetJobDefinition:
+    """Build the job that enforces the retention of every dataset, and of what models answered on it."""
+    made = [keys.dataset_key(dataset.name, keys.RETENTION) for dataset in datasets]
+    return _build_job(keys.RETAIN_JOB, made, "Remove what may not be kept any longer.")
+
+
+def build_retain_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Build the schedule of retention: every Sunday, since each enforcement ends the history of the tables that held such rows."""
+    return dg.ScheduleDefinition(
+        keys.schedule_name(job.name, "weekly"), job=job, cron_schedule="0 4 * * 0", execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )  # fmt: skip
+
+
 def build_train_schedule(model: ModelSpec, job: UnresolvedAssetJobDefinition, parts: Parts) -> dg.ScheduleDefinition | None:
     """Build the declared schedule of a model's training; None where none is declared. It is quiet where the policy could not be heeded."""
     if model.retraining.schedule is None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.subjects import Marks
     from resources.parts import Parts
 
-ERASED, BEGAN, EXPORTED = "erasure", "erasure_began", "subject_exported"
+ERASED, BEGAN, EXPORTED, RETAINED = "erasure", "erasure_began", "subject_exported", "retention"
 SUBJECTS = "subjects"  # subject of their entries in the audit log
 _FEWEST_LETTERS = 6  # a shorter value stands in any file by chance
 _RAW = ("ingested", "validated")
@@ -102,8 +102,9 @@ def prove(parts: Parts, erasure: Erasure) -> list[str]:
 
 
 def erased_training_sets(parts: Parts) -> dict[str, dict[str, Any]]:
-    """Return training sets that an erasure took away, by digest, with the entry of the audit log that says so."""
-    entries = [entry for entry in parts.audit.entries(subject=SUBJECTS) if entry["action"] == ERASED]
+    """Return training sets that an erasure or a retention took away, by digest, with the entry of the audit log that says so."""
+    places = [SUBJECTS, *(f"dataset/{name}" for name in parts.catalogue.datasets)]
+    entries = [entry for place in places for entry in parts.audit.entries(subject=place) if entry["action"] in (ERASED, RETAINED)]
     return {digest: entry for entry in entries for digest in entry["detail"]["training_sets"]}
 
 

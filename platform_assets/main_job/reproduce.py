@@ -68,10 +68,8 @@ def reproduce(settings: Settings, release: str, *, console: Console) -> dict[str
 
 def _say_erased(parts: Parts, told: Mapping[str, Any], recorded: Recorded, *, by: Mapping[str, Any]) -> dict[str, Any]:
     """Name the erasure that took the inputs away: what may not be kept cannot be trained on again, and that is no failure."""
-    sentence = (
-        f"its inputs were erased on {by['at'][:10]} (erasure {by['detail']['mark'][:12]}, audit log entry {by['seq']}), so that it cannot "
-        "be made again"
-    )
+    cause = f"erasure {by['detail']['mark'][:12]}" if "mark" in by["detail"] else f"retention of {by['subject']}"
+    sentence = f"its inputs were erased on {by['at'][:10]} ({cause}, audit log entry {by['seq']}), so that it cannot be made again"
     detail = {"release": told["release"], "outcome": "erased", "why": sentence}
     parts.audit.append(_ACTION, subject=f"model/{told['model']}", actor="falaj reproduce", detail=detail)
     inputs = {"digest": recorded.training_set, "found": None, "gone": [recorded.protected.table]}

@@ -169,5 +169,7 @@ class DatasetSpec(Spec):
     contract: Contract = Field(Contract(), description="What a delivery must fulfil.")
     views: dict[Name, FeatureView] = Field(default_factory=dict, description="Feature views by name.")
     residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
-    retention: Span | None = Field(None, description="How long rows may be kept. On record only: nothing is deleted by it yet.")
+    retention: Span | None = Field(
+        None, description="How long rows may be kept, by event time on the data's clock; older ones are removed."
+    )
     refresh: Cron | None = Field(None, description="Cron of the refresh schedule.")

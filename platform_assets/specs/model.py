@@ -249,7 +249,7 @@ class GovernanceSpec(Spec):
 
     residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
     retention: Span | None = Field(
-        None, description="How long what belongs to the model may be kept. On record only: nothing is deleted by it yet."
+        None, description="How long answers may be kept in the production log, by event time on the data's clock."
     )
     report_span: Span = Field(default="31d", validate_default=True, description="Time that each scheduled audit report looks back on.")
 

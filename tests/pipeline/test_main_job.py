@@ -100,7 +100,7 @@ def line_of_life(finished: Finished) -> list[dg.AssetKey]:
     return [
         key
         for key in finished.tiny.repository().asset_graph.get_all_asset_keys()
-        if key.path[-1] not in (keys.SWEEP, keys.AUDIT_REPORT, keys.ERASED)
+        if key.path[-1] not in (keys.SWEEP, keys.AUDIT_REPORT, keys.ERASED, keys.RETENTION)
     ]
 
 

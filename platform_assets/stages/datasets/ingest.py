@@ -25,17 +25,22 @@ def ingest(
     source: Source,
     store: TableStore,
     until: datetime | None,
+    since: datetime | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Ingestion:
     """Merge the rows known by `until` into `dataset/<name>/ingested` by key; the same delivery again makes no new version.
 
-    `report` is told the rows seen so far after every chunk. `size_bytes` counts the rows as Arrow in memory. A chunk is one commit: killed
-    in between, the next call goes on from there. Raises DataError where a row has no key, where one key names two events (a wrong key
-    would silently drop rows), or where nothing is known by then.
+    Rows whose event is before `since` are past their retention and not taken in. `report` is told the rows seen so far after every chunk.
+    `size_bytes` counts the rows as Arrow in memory. A chunk is one commit: killed in between, the next call goes on from there. Raises
+    DataError where a row has no key, where one key names two events (a wrong key would silently drop rows), or where nothing is known by
+    then.
     """
     table = table_name(dataset_key(spec.name, "ingested"))
     seen = new = changed = size = 0
-    for chunk in source.read(until):
+    for delivered in source.read(until):
+        chunk = delivered if since is None else delivered.filter(pc.greater_equal(delivered[spec.event_time], pa.scalar(since)))
+        if not chunk.num_rows:
+            continue
         _check_keys(chunk, spec)
         inserted, updated = store.merge(table, chunk, key=spec.key)
         seen, new, changed, size = seen + chunk.num_rows, new + inserted, changed + updated, size + chunk.nbytes

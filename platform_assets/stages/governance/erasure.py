@@ -68,6 +68,10 @@ def matching(rows: pa.Table, marks: Marks) -> pa.ChunkedArray | pa.Array:
     for column, values in marks.inside.items():
         for value in values if column in rows.column_names else ():
             found = pc.or_(found, pc.fill_null(pc.match_substring(rows[column].cast(pa.string()), json.dumps(value)), False))
+    for column, time in marks.before.items():
+        if column in rows.column_names:
+            early = pc.less(rows[column].cast(pa.timestamp("us")), pa.scalar(time, pa.timestamp("us")))
+            found = pc.or_(found, pc.fill_null(early, False))
     return found
 
 

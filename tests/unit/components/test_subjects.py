@@ -177,3 +177,41 @@ def test_an_event_asks_for_one_erasure_whose_run_names_nobody(parts):
     assert asked[0].job_name == keys.ERASE_JOB
     assert PERSON not in repr(asked[0])
     assert len(parts.erasures.under_way()) == 1
+
+
+def test_rows_past_their_period_leave_every_version_and_the_log_says_how_many(parts, tmp_path, monkeypatch):
+    from datetime import timedelta
+
+    from platform_assets.components import retention
+
+    theirs, _ = train(parts, tmp_path, "bk#1", 1)
+    dataset = parts.catalogue.datasets[DATASET].model_copy(update={"retention": timedelta(days=10)})
+    parts.clock.advance(DATASET, datetime(2024, 1, 12, 12))  # kept since the 2nd, 12:00
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = retention.enforce(dataset, parts, instance, actor="t")
+        again = retention.enforce(dataset, parts, instance, actor="t")
+    days = {
+        table: sorted(parts.tables.read(parts.tables.pin(table))["booking_id"].to_pylist())
+        for table in parts.tables.tables()
+        if "production_log" not in table
+    }
+    assert set(map(tuple, days.values())) <= {("bk#3", "bk#4"), ("bk#3",)}
+    assert done.before == "2024-01-02T12:00:00"
+    assert done.training_sets == (theirs,)
+    assert sum(done.rows.values()) > 0
+    assert (again.rows, again.training_sets) == ({}, ())
+    told = [entry["detail"]["rows"] for entry in parts.audit.entries(subject=f"dataset/{DATASET}") if entry["action"] == "retention"]
+    assert told == [sum(done.rows.values()), 0]
+    assert subjects.erased_training_sets(parts)[theirs]["action"] == "retention"
+    assert not parts.tables.search(
+        f"dataset/{DATASET}/ingested", subjects.whose.Marks({"booking_id": ("bk#1", "bk#2")}), columns=[]
+    ).num_rows
+
+
+def test_without_a_declared_period_nothing_is_removed_or_said(parts):
+    from platform_assets.components import retention
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = retention.enforce(parts.catalogue.datasets[DATASET], parts, instance, actor="t")
+    assert (done.before, done.rows) == ("", {})
+    assert not [entry for entry in parts.audit.entries() if entry["action"] == "retention"]
