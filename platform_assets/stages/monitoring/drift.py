@@ -13,6 +13,7 @@ from platform_assets.stages.monitoring.evidence import QUALITY, Found, weigh_sig
 from platform_assets.stages.monitoring.reference import (
     LAYERS,
     LEANS_ON,
+    TOGETHER,
     Reference,
     floor_of,
     leans,
@@ -137,18 +138,18 @@ def _judge_rows(
     """Return what the sampled rows hold that does not go together: all columns together first, then the pairs of columns that moved."""
     summaries = {summary.name: summary for summary in reference.signals}
     coded = encode(sketch.sample, codes=past.codes, summaries=summaries)
-    together = _judge_together(past, coded, spec=spec)
+    together = _judge_together(reference, past, coded, spec=spec)
     pairs = _judge_pairs(reference, past, coded, summaries=summaries, importance=importance, spec=spec)
     return [*([together] if together.drifted else []), *pairs]
 
 
-def _judge_together(past: Dependence, coded: np.ndarray, *, spec: MonitoringSpec) -> ColumnDrift:
+def _judge_together(reference: Reference, past: Dependence, coded: np.ndarray, *, spec: MonitoringSpec) -> ColumnDrift:
     weights = np.array(past.weights).reshape(len(past.scored), -1)
     scores = score_rows(coded, scales=np.array(past.scales), scored=past.scored, weights=weights)
     odd = int((scores < past.odd_below).sum())
     effect = max(0.0, odd / len(scores) - ODD)
     p_value = min(1.0, LAYERS * surge_p_value(odd, len(scores), before=round(ODD * past.rows), before_rows=past.rows))
-    threshold = min(1.0, max(spec.min_effect, past.odd_strayed))
+    threshold = min(1.0, reference.margins.get(TOGETHER, 1.0) * max(spec.min_effect, past.odd_strayed))
     return ColumnDrift(
         "all columns together", "odd rows", effect, p_value, threshold,
         drifted=p_value < spec.significance and effect > threshold, importance=1.0, layer="joint",

@@ -36,7 +36,7 @@ from platform_assets.stages.monitoring.signals import order_by_event, span_of, t
 from platform_assets.stages.monitoring.sketch import Sketch, Summary, merge_sketches, round_to_digits, sketch_signals, summarise
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -45,14 +45,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LAYERS = 4  # that share significance and false alarms: columns and answers, quality, pairs of columns, all columns together
+TOGETHER = "together"
+SHARES = ("quality", TOGETHER)  # layers whose effects are shares of rows
 LEANS_ON = 0.05  # share of the total permutation importance from which drifted inputs count against the model
 QUALITY_FLOOR = 0.5  # of `min_effect`: a share of rows that are missing or new tells sooner than a distance does
 _FEWEST_BLOCKS = 3
 _FEWEST_FOR_MARGIN = 6
+_FEWEST_FOR_TAIL = 20  # blocks, below which the upper tenth of them is one or two
+_FOLDS = 8
 _MOST_BLOCKS = 64  # that straying is measured on
 _DEVIATIONS = 2.5  # Leys et al. 2013, J. Exp. Soc. Psychol. 49, 764: median and this many scaled deviations, unmoved by outliers
 _TIMES = 3
 _SMALLEST_RATIO = 0.1
+_UPPER, _UPPER_SCORE = 0.9, 1.2816  # a rank above the middle and its normal score: most ratios spread further upwards than down
 _MAD_SCALE = 1.4826  # makes the median absolute deviation a standard deviation, for normal values
 
 
@@ -61,8 +66,8 @@ class Reference:
     """Summary of the rows a release was trained on.
 
     `strayed`: by finding, the effect that a block of training rows hardly passes against the others; absent or 0 with too few to tell.
-    `margins`: what the thresholds of a layer (columns with answers, pairs) are multiplied with, so that a further block of the same kind
-    passes any of all at the declared rate.
+    `margins`: what the thresholds of a layer (columns with answers, quality, pairs, all together) are multiplied with, so that a further
+    block of the same kind passes any of all at the declared rate.
     """
 
     rows: int
@@ -123,7 +128,9 @@ def build_reference(
         signals=tuple(summaries.values()),
         strayed={name: value for name, value in strayed.items() if value},
         dependence=dependence,
-        margins={layer: _margin(values, rate=spec.false_alarms / LAYERS) for layer, values in {**ratios, **joint_ratios}.items()},
+        margins={
+            layer: margin_of(values, rate=spec.false_alarms / LAYERS, layer=layer) for layer, values in {**ratios, **joint_ratios}.items()
+        },
         tokeniser=tokeniser,
     )
 
@@ -180,12 +187,27 @@ def _stray(
     kinds = {name: finding for findings in found for name, finding in findings.items()}
     layers = np.array([margin_layer(kinds[name].layer) for name in names])
     floors = np.array([floor_of(layer, spec) for layer in layers])
-    limits = hardly_passed(effects)
-    limits = np.where(layers == "quality", shares_hardly_passed(effects), limits)
+    shares = layers == "quality"
+
+    def limit(of: np.ndarray) -> np.ndarray:
+        return np.where(shares, shares_hardly_passed(of), hardly_passed(of))
+
     counted = np.array([leans(kinds[name].feature, importance) >= LEANS_ON for name in names])
-    ratios = effects / np.maximum(floors, limits)
-    largest = ratios[:, counted & (layers == "column")].max(axis=1, initial=0.0)
-    return dict(zip(names, round_to_digits(limits).tolist(), strict=True)), {"column": largest}
+    ratios = against_others(effects, limit, floors=floors)
+    largest = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in ("column", "quality")}
+    return dict(zip(names, round_to_digits(limit(effects)).tolist(), strict=True)), largest
+
+
+def against_others(effects: np.ndarray, limit: Callable[[np.ndarray], np.ndarray], *, floors: np.ndarray | float) -> np.ndarray:
+    """Return each block's effects over what the *other* blocks' limits are: a block looks tame beside a limit it helped to set.
+
+    In folds of neighbours apart, so that a few limits do for many blocks.
+    """
+    fold = np.arange(len(effects)) % min(len(effects), _FOLDS)
+    ratios = np.empty_like(effects)
+    for one in np.unique(fold):
+        ratios[fold == one] = effects[fold == one] / np.maximum(floors, limit(effects[fold != one]))
+    return ratios
 
 
 def _relate(
@@ -207,10 +229,15 @@ def _relate(
     def weigh(moments: Moments) -> np.ndarray:
         return weigh_together(moments.covariance[np.ix_(scored, scored)], judged)
 
-    # Each block's rows are scored by the others' covariances: rows that were there when it was learnt look less odd than they are.
+    # Each block's rows are scored by the others' covariances: rows that were there when it was learnt look less odd than they are. So are
+    # those of a single block, part by part: scored by their own, 100 columns called 8.6 % of new rows odd where 5 % are.
+    apart = coded if len(coded) > 1 else [coded[0][start::_FOLDS] for start in range(min(_FOLDS, len(coded[0])))]
+    moments = parts if len(coded) > 1 else [measure_moments(rows, scales=scales) for rows in apart]
     scores = [
-        score_rows(rows, scales=scales, scored=scored.tolist(), weights=weigh(pool(_without(parts, place)) if len(parts) > 1 else whole))
-        for place, rows in enumerate(coded)
+        score_rows(
+            rows, scales=scales, scored=scored.tolist(), weights=weigh(pool(_without(moments, place)) if len(moments) > 1 else whole)
+        )
+        for place, rows in enumerate(apart)
     ]
     odd_below = float(np.quantile(np.concatenate(scores), ODD))
     limits, odd_limit, ratios = np.zeros(len(places[0])), 0.0, {}
@@ -219,7 +246,8 @@ def _relate(
         effects = np.stack([differences(pool(_without(parts, place)), part, places=places)[0] for place, part in enumerate(parts)])
         limits, odd_limit = hardly_passed(effects), float(shares_hardly_passed(odd))
         counted = pair_importance(codes, places, summaries=summaries, importance=importance) >= LEANS_ON
-        ratios["joint"] = (effects / np.maximum(spec.min_effect, limits))[:, counted].max(axis=1, initial=0.0)
+        ratios["joint"] = against_others(effects[:, counted], hardly_passed, floors=spec.min_effect).max(axis=1, initial=0.0)
+        ratios[TOGETHER] = against_others(odd[:, None], shares_hardly_passed, floors=spec.min_effect)[:, 0]
     dependence = Dependence(
         rows=whole.rows,
         codes=codes,
@@ -255,17 +283,24 @@ def pair_importance(
     return np.minimum(each[places[0]], each[places[1]])
 
 
-def _margin(ratios: np.ndarray, *, rate: float) -> float:
+def margin_of(ratios: np.ndarray, *, rate: float, layer: str) -> float:
     """Return what a further block's ratio passes with a chance of `rate`, as far as these tell; at least 1.
 
-    Student's prediction interval for one more draw, on median and scaled median absolute deviation of the logarithms: their tail is long.
+    Student's prediction interval for one more draw, on the median of the logarithms and their spread: the scaled median absolute deviation,
+    or what they spread upwards where that is more. Shares are nil in most blocks, so that their spread says too little: never under the
+    largest; of few blocks, and of all columns together, one share a block, that alone.
     """
     from scipy.special import stdtrit
 
     if len(ratios) < _FEWEST_FOR_MARGIN:
         return 1.0
+    largest, many = float(ratios.max()) if layer in SHARES else 0.0, len(ratios) >= _FEWEST_FOR_TAIL
+    if layer == TOGETHER or (layer in SHARES and not many):
+        return max(1.0, largest)
     logs = np.log(np.maximum(ratios, _SMALLEST_RATIO))
     middle = np.median(logs)
     deviation = _MAD_SCALE * np.median(np.abs(logs - middle))
+    if many:
+        deviation = max(deviation, (np.quantile(logs, _UPPER) - middle) / _UPPER_SCORE)
     limit = np.exp(middle + float(stdtrit(len(logs) - 1, 1 - rate)) * deviation * np.sqrt(1 + 1 / len(logs)))
-    return float(max(1.0, limit))
+    return float(max(1.0, limit, largest))
