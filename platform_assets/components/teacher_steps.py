@@ -23,7 +23,8 @@ from platform_assets.components.training_run import TrainingJob, describe_attemp
 from platform_assets.errors import GivenUpError, TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec, RangeSpec, TrainingSpec
-from platform_assets.specs.records import Sweep, Training, TrainingSet
+from platform_assets.specs.records import Training, TrainingSet
+from platform_assets.specs.sweep import Sweep
 
 if TYPE_CHECKING:
     from resources.studies import Study, Trial

@@ -13,7 +13,8 @@ from platform_assets.errors import Fault, SpecError, StageError
 from platform_assets.main_job import site
 from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.progress import Bars
-from platform_assets.specs.records import GateVerdict, Sweep, TrainingSet
+from platform_assets.specs.records import GateVerdict, TrainingSet
+from platform_assets.specs.sweep import Sweep
 from resources.dagster_instance import gate
 from resources.home import hold
 from resources.settings import Settings, apply_to_this_process

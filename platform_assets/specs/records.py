@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from platform_assets.specs.estimate import WindowEstimate
+
 T = TypeVar("T")
 FeatureKind = Literal["numeric", "category", "date", "image", "text"]
 
@@ -188,28 +190,6 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Sweep:
-    """A search over hyperparameters so far: its best trial's number, leading metric on the calibration rows and values.
-
-    `declared` is the fingerprint of what was searched, `first` the declared values, which are the first trial.
-    """
-
-    training_set: str
-    declared: str
-    trials: int
-    counts: dict[str, int]
-    best: int | None
-    value: float | None
-    changes: dict[str, bool | int | float | str]
-    first: dict[str, bool | int | float | str]
-
-    @property
-    def beats_declared(self) -> bool:
-        """Whether another trial than the declared values did best."""
-        return self.best is not None and self.changes != self.first
-
-
-@dataclass(frozen=True)
 class Bound:
     """One gate: what was asked, what was found."""
 
@@ -348,25 +328,6 @@ class WindowPerformance:
     sentence: str
     label_shift: ColumnDrift | None = None
     error: float | None = None  # standard error of `value`
-
-
-@dataclass(frozen=True)
-class WindowEstimate:
-    """Leading metric of one window as its answers' calibrated confidence has it, without any label, and its 95 % interval.
-
-    `dropped`: the whole interval is worse than promised by more than is allowed. One that holds proves nothing: a changed concept cannot
-    show in it.
-    """
-
-    window: int
-    last_event: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    promised: float
-    dropped: bool
-    sentence: str
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pipeline.tiny import MODEL, Finished
 
 from platform_assets import keys
 from platform_assets.components.step import key_of, latest_record
-from platform_assets.specs.records import Sweep, Training
+from platform_assets.specs.records import Training
+from platform_assets.specs.sweep import Sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from platform_assets.main_job.bench.drift_injected import Bed
-    from platform_assets.specs.records import WindowEstimate
+    from platform_assets.specs.estimate import WindowEstimate
 
 _UNSEEN = 2000  # rows that are calibrated on
 _WINDOWS, _QUICK_WINDOWS, _EACH = 30, 20, 5

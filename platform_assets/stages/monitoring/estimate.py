@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.measures import HIGHER_IS_BETTER, METRICS, measure
-from platform_assets.specs.records import WindowEstimate
+from platform_assets.specs.estimate import WindowEstimate
 
 if TYPE_CHECKING:
     from platform_assets.stages.monitoring.drift import Window

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from platform_assets.measures import HIGHER_IS_BETTER
+from platform_assets.specs.estimate import WindowEstimate
 from platform_assets.specs.feed import FeedReport
-from platform_assets.specs.records import RetrainingVerdict, WindowEstimate, WindowPerformance, WindowReport
+from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
 from platform_assets.stages.retraining.payoff import Attempt, Choice, Labelled, Situation, choose
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.measures import measure
-from platform_assets.specs.records import WindowEstimate, read_record, to_json
+from platform_assets.specs.estimate import WindowEstimate
+from platform_assets.specs.records import read_record, to_json
 from platform_assets.stages.monitoring.drift import Window
 from platform_assets.stages.monitoring.estimate import BLIND, Calibration, calibrate, estimate_window
 

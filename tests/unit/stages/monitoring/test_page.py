@@ -4,8 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from platform_assets.specs.estimate import WindowEstimate
 from platform_assets.specs.feed import FeedFault, FeedReport
-from platform_assets.specs.records import ColumnDrift, DriftReport, WindowEstimate, WindowPerformance, WindowReport
+from platform_assets.specs.records import ColumnDrift, DriftReport, WindowPerformance, WindowReport
 from platform_assets.stages.monitoring.exposition import HELP, render_drift
 from platform_assets.stages.monitoring.light import show_light
 from platform_assets.stages.monitoring.page import Done, began, draw_page

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from platform_assets.specs.estimate import WindowEstimate
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.model import PayoffSpec, RetrainingSpec
-from platform_assets.specs.records import WindowEstimate, WindowPerformance, WindowReport
+from platform_assets.specs.records import WindowPerformance, WindowReport
 from platform_assets.stages.retraining.policy import WORDS, Evidence, PastRetraining, Wanted, cool_down_ends, count_useless, decide
 
 START = datetime(2016, 7, 1)
