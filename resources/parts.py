@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from platform_assets import ports
     from platform_assets.specs.catalogue import Catalogue
     from platform_assets.specs.dataset import DatasetSpec
+    from resources.column_keys import ColumnKey
     from resources.erasures import Erasures
     from resources.settings import Settings
     from resources.studies import Scalar, Space, Study
@@ -40,10 +41,18 @@ class Parts:
 
     @cached_property
     def tables(self) -> ports.TableStore:
-        """Delta tables in a folder."""
+        """Delta tables in a folder, personal columns of raw ones sealed."""
         from resources.delta_tables import DeltaTableStore
+        from resources.sealed_tables import SealedTables
 
-        return DeltaTableStore(self.settings.home.tables)
+        return SealedTables(DeltaTableStore(self.settings.home.tables), datasets=self.catalogue.datasets, key=self.column_key)
+
+    @cached_property
+    def column_key(self) -> ColumnKey:
+        """Key of personal columns, wrapped under the key file."""
+        from resources.column_keys import ColumnKey
+
+        return ColumnKey(self.settings.home.keys, keys=self.keys)
 
     @cached_property
     def artefacts(self) -> ports.ArtifactStore:

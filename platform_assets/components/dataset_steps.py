@@ -110,6 +110,7 @@ def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
     """Merge what the source knows by now; the same input twice makes no new version."""
     from platform_assets.stages.datasets.ingest import ingest
     from platform_assets.stages.datasets.pictures import draw_target_over_time
+    from resources.sealed_tables import sealed_columns
 
     parts, source = step.parts, step.parts.source(dataset.name)
     until = parts.start_clock(dataset) if dataset.history else None
@@ -119,6 +120,8 @@ def ingest_rows(dataset: DatasetSpec, step: Step) -> Outcome:
         "dagster/row_count": result.pin.rows, "bytes": result.size_bytes, "delta_version": result.pin.version,
         "content_hash": result.pin.content_hash, "rows_new": result.rows_new, "rows_changed": result.rows_changed, "as_of": result.as_of,
     }  # fmt: skip
+    if sealed := sealed_columns(dataset):
+        metadata["encrypted_columns"] = dg.MetadataValue.json(sealed)
     if dataset.label:
         rows = parts.tables.read(result.pin, columns=[dataset.event_time, dataset.label.column])
         metadata["target_over_time"] = picture(draw_target_over_time(rows, spec=dataset))

@@ -195,11 +195,13 @@ def seal_releases(settings: Settings, model: str) -> list[str]:
 
 
 def rotate_keys(settings: Settings) -> Rotation:
-    """Bring every release to a new key; the audit log says so before and after."""
+    """Bring every release, and the key of personal columns, to a new key; the audit log says so before and after."""
     site.prepare(settings)
     parts = bind_parts(settings)
     parts.audit.append("key_rotation_began", subject="keys", actor="falaj keys rotate", detail={"keys": parts.keys.ids()})
+    parts.column_key.rewrap()  # to the key that this rotation keeps, should the last one have been killed before its end
     rotation = parts.releases.rotate()
+    parts.column_key.rewrap()
     parts.audit.append("keys_rotated", subject="keys", actor="falaj keys rotate", detail=asdict(rotation))
     return rotation
 
