@@ -36,7 +36,11 @@ def gather_account(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance,
     length = parts.audit.verify()
     dataset = parts.catalogue.dataset_of(model.name)
     entries = [entry for entry in parts.audit.entries() if datetime.fromisoformat(entry["at"]) <= until]
-    runs = {entry["subject"] for entry in entries if entry["action"] == "launch" and _is_of(entry, model.name, dataset.name)}
+    runs = {
+        entry["subject"]
+        for entry in entries
+        if entry["action"] in ("launch", "refuse", "hold", "approve") and _is_of(entry, model.name, dataset.name)
+    }
     subjects = {f"model/{model.name}", f"dataset/{dataset.name}", *_PLATFORM, *runs}
     mine = [entry for entry in entries if entry["subject"] in subjects]
     inside = [entry for entry in mine if datetime.fromisoformat(entry["at"]) >= since]
@@ -55,7 +59,8 @@ def gather_account(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance,
 
 
 def _is_of(entry: Mapping[str, Any], model: str, dataset: str) -> bool:
-    return entry["detail"].get("tags", {}).get("falaj/model") == model or entry["detail"].get("job") == keys.refresh_job(dataset)
+    jobs = (keys.refresh_job(dataset), *(name(model) for name in (keys.train_job, keys.monitor_job, keys.sweep_job, keys.release_job)))
+    return entry["detail"].get("tags", {}).get("falaj/model") == model or entry["detail"].get("job") in jobs
 
 
 def _way(model: str, parts: Parts) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
@@ -149,6 +150,27 @@ class AggregatesView(Spec):
 FeatureView = Annotated[ColumnsView | AggregatesView, Field(discriminator="kind")]
 
 
+class Transfer(Spec):
+    """A transfer across the border that the law allows, with the ground for it: UAE PDPL articles 22 and 23, GDPR articles 44 to 49."""
+
+    to: str = Field(pattern=r"^[A-Z]{2}$", description="Jurisdiction that rows may be brought to, ISO 3166-1 alpha-2.")
+    basis: str = Field(
+        min_length=10, description="The legal ground, so that a lawyer finds it: adequacy, clauses, consent, and where it lies."
+    )
+    since: date = Field(description="First day on which it holds.")
+    until: date | None = Field(None, description="Last day; left out, until it is taken out of the declaration.")
+
+    @model_validator(mode="after")
+    def _ends_after_it_began(self) -> Transfer:
+        if self.until is not None and self.until < self.since:
+            raise ValueError(f"until {self.until} is before since {self.since}")
+        return self
+
+    def holds(self, jurisdiction: str, *, on: date) -> bool:
+        """Whether it covers this jurisdiction on this day."""
+        return self.to == jurisdiction and self.since <= on and (self.until is None or on <= self.until)
+
+
 class DatasetSpec(Spec):
     """One dataset: where it comes from, what it promises, what is personal, which features it gives."""
 
@@ -169,6 +191,9 @@ class DatasetSpec(Spec):
     contract: Contract = Field(Contract(), description="What a delivery must fulfil.")
     views: dict[Name, FeatureView] = Field(default_factory=dict, description="Feature views by name.")
     residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
+    transfers: tuple[Transfer, ...] = Field(
+        (), description="Jurisdictions beside it that rows may be brought to, each by a dated legal basis."
+    )
     retention: Span | None = Field(
         None, description="How long rows may be kept, by event time on the data's clock; older ones are removed."
     )

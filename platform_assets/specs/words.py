@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", timedelta: "span of time"}
+_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", timedelta: "span of time", date: "date"}
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 

@@ -14,7 +14,8 @@ from platform_assets.stages.governance.clauses import CLAUSES
 
 NO_EVIDENCE = "no evidence"
 INCIDENTS = (
-    "release_refused", "denied", "event_refused", "placement_refused", "run_failed", "personal_data_found", "login_refused", "locked_out"
+    "release_refused", "denied", "event_refused", "refuse", "placement_refused", "run_failed", "personal_data_found", "login_refused",
+    "locked_out",
 )  # fmt: skip
 HANDS = ("approve", "approval", "rollback", "retraining_wanted", "acknowledged")  # what persons did to a running system
 _GOOD = ("release", "release_sealed")
@@ -66,7 +67,7 @@ def _residency(account: Account) -> str:
     if not account.way:
         return ""
     places = sorted({step["jurisdiction"] for step in account.way})
-    basis = account.declared.get("governance", {}).get("transfers") or account.dataset.get("transfers") or ()
+    basis = account.dataset.get("transfers") or ()
     told = "; ".join(f"to {one['to']} on {one['basis']} since {one['since']}" for one in basis)
     return f"{len(account.way)} steps from source to report stand in {', '.join(places)}" + (f"; transfer {told}" if told else "")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from functools import partial
 
 from platform_assets import keys
 from platform_assets.errors import Fault
 from platform_assets.specs.catalogue import Catalogue
 from platform_assets.specs.compute import ComputeProfile
+from platform_assets.specs.dataset import DatasetSpec
 
 ProfileOf = Callable[[Sequence[str]], tuple[str, ComputeProfile]]
 
@@ -28,6 +30,7 @@ class Breach:
     profile: str
     jurisdiction: str
     fitting: tuple[str, ...]
+    lapsed: str = ""
 
     @property
     def sentence(self) -> str:
@@ -35,13 +38,17 @@ class Breach:
         cure = f"name one of {', '.join(self.fitting)}" if self.fitting else f"declare a profile that stands in {self.residency}"
         return (
             f"{' -> '.join(self.path)} would run on profile {self.profile!r} in {self.jurisdiction}, and dataset {self.dataset!r} may "
-            f"only be in {self.residency}; {cure}, or declare another residency"
+            f"only be in {self.residency}{self.lapsed}; {cure}, or declare another residency or a transfer with its dated legal basis"
         )
 
 
-def find_breaches(catalogue: Catalogue, assets: Iterable[Sequence[str]], *, profile_of: ProfileOf | None = None) -> list[Breach]:
+def find_breaches(
+    catalogue: Catalogue, assets: Iterable[Sequence[str]], *, profile_of: ProfileOf | None = None, on: date | None = None
+) -> list[Breach]:
     """Hold the residency of what each asset is made from against where it would be made; nothing found is an empty list.
 
+    Another jurisdiction is right by a declared transfer that holds on this day (today in UTC when left out): what loads today is
+    refused at its start when its basis has ended.
     `profile_of` says where an asset would run, if elsewhere than its declaration says. Assets of nobody's declaration have no residency.
     """
     found = []
@@ -51,11 +58,24 @@ def find_breaches(catalogue: Catalogue, assets: Iterable[Sequence[str]], *, prof
             continue
         dataset = catalogue.datasets[path[0][1]]
         name, profile = (profile_of or catalogue.profile_of_asset)(asset)
-        if profile.jurisdiction != dataset.residency:
+        if profile.jurisdiction != dataset.residency and not _is_transferred(dataset, profile.jurisdiction, on=on):
             fitting = tuple(sorted(one for one, its in catalogue.compute.profiles.items() if its.jurisdiction == dataset.residency))
             way = tuple("/".join(key) for key in path)
-            found.append(Breach(dataset.name, dataset.residency, way, name, profile.jurisdiction, fitting))
+            found.append(
+                Breach(dataset.name, dataset.residency, way, name, profile.jurisdiction, fitting, _lapsed(dataset, profile.jurisdiction))
+            )
     return found
+
+
+def _is_transferred(dataset: DatasetSpec, jurisdiction: str, *, on: date | None) -> bool:
+    day = on or datetime.now(tz=UTC).date()
+    return any(transfer.holds(jurisdiction, on=day) for transfer in dataset.transfers)
+
+
+def _lapsed(dataset: DatasetSpec, jurisdiction: str) -> str:
+    """Name transfers there that do not hold today."""
+    spans = [f"{one.since} to {one.until or 'now'}" for one in dataset.transfers if one.to == jurisdiction]
+    return f" (a transfer to {jurisdiction} is declared from {', '.join(spans)})" if spans else ""
 
 
 def trace(catalogue: Catalogue, asset: Sequence[str]) -> list[list[str]]:

@@ -130,3 +130,26 @@ def test_a_dataset_that_may_not_be_on_the_default_profile_is_one_fault(tmp_path:
         ("defs/datasets/hotel_bookings_simulated/defs.yaml", "residency"),
         (f"defs/models/{MODEL}/defs.yaml", "training.compute"),
     ]
+
+
+def test_only_a_declared_basis_that_holds_on_the_day_lets_data_cross_the_border() -> None:
+    from datetime import date
+
+    from platform_assets.specs.dataset import Transfer
+
+    catalogue = with_profile_abroad(shipped(), training="abroad")
+    trained = [keys.model_key(MODEL, "trained")]
+    name = catalogue.models[MODEL].dataset
+    basis = Transfer(to="DE", basis="standard clauses, contract 17/2025", since=date(2025, 1, 1), until=date(2025, 12, 31))
+    datasets = {**catalogue.datasets, name: catalogue.datasets[name].model_copy(update={"transfers": (basis,)})}
+    allowed = Catalogue(datasets, catalogue.models, catalogue.files, catalogue.compute)
+    assert find_breaches(allowed, trained, on=date(2025, 1, 1)) == find_breaches(allowed, trained, on=date(2025, 12, 31)) == []
+    (late,) = find_breaches(allowed, trained, on=date(2026, 1, 1))
+    assert "a transfer to DE is declared from 2025-01-01 to 2025-12-31" in late.sentence
+    assert "or a transfer with its dated legal basis" in late.sentence
+    assert len(find_breaches(allowed, trained, on=date(2024, 12, 31))) == 1
+    other = basis.model_copy(update={"to": "FR"})
+    elsewhere = {**datasets, name: datasets[name].model_copy(update={"transfers": (other,)})}
+    assert len(find_breaches(Catalogue(elsewhere, catalogue.models, catalogue.files, catalogue.compute), trained, on=date(2025, 6, 1))) == 1
+    with pytest.raises(ValueError, match="is before since"):
+        Transfer(to="DE", basis="standard clauses", since=date(2025, 1, 2), until=date(2025, 1, 1))
