@@ -1,4 +1,4 @@
-"""Area `governance`: what trust costs: audit entries a second, opening a release of 50 MB, rotating its key."""
+"""Area `governance`: what trust costs: audit entries a second, opening a release of 50 MB, rotating its key, the gateway."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from platform_assets.main_job.bench.core import describe_row, judge_row, measured
+from platform_assets.main_job.bench.gateway import measure_gateway
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.sealing.release import Opener
 from resources.audit import SqliteAuditLog
@@ -29,7 +30,10 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
     """Write audit entries and open a release, on this machine's disk. Quick: fewer of both."""
     console.print("governance, audit entries and a sealed release ...")
     with tempfile.TemporaryDirectory() as name:
-        return [*_measure_audit(Path(name), entries=500 if quick else 5000), *_measure_release(Path(name), opens=5 if quick else 25)]
+        audit = _measure_audit(Path(name), entries=500 if quick else 5000)
+        release = _measure_release(Path(name), opens=5 if quick else 25)
+    console.print("governance, the gateway before Dagster's web server ...")
+    return [*audit, *release, *measure_gateway(quick=quick)]
 
 
 def _measure_audit(folder: Path, *, entries: int) -> list[Row]:
