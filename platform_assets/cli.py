@@ -165,13 +165,22 @@ def spend(
 
 @app.command()
 def approve(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Id of a held run, or its beginning.")],
-    by: Annotated[str | None, typer.Option(help="Who approves; the user of this shell when left out.")] = None,
+    what: Annotated[
+        str, typer.Argument(metavar="RUN|MODEL@VERSION", help="A held run, or the beginning of its id; or a release that waits.")
+    ],
+    by: Annotated[str | None, typer.Option(help="For a run: who approves; the user of this shell when left out.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="For a release: file with the token of who approves; the user of this shell when left out.")
+    ] = None,
 ) -> None:
-    """Release a run that admission holds, although it breaks a budget; the audit log says who did."""
-    from platform_assets.main_job import spending
+    """Let go a run that admission holds, or a release that waits for a second person; the audit log says who did."""
+    from platform_assets.main_job import approvals, spending
 
-    console.print(f"Run {spending.approve_run(read_settings(), run_id, who=by)} is released.", highlight=False)
+    if "@" not in what:
+        console.print(f"Run {spending.approve_run(read_settings(), what, who=by)} is released.", highlight=False)
+        return
+    model, who = approvals.approve_release(read_settings(), what, token_file=token_file, by=by)
+    console.print(f"{what} is approved by {who}. `falaj run {model}`, or {model}/deployed in the web UI, deploys it.", soft_wrap=True)
 
 
 @app.command()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import pwd
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +15,7 @@ import jwt
 from jwt.algorithms import OKPAlgorithm
 
 from platform_assets.errors import AccessError
+from platform_assets.identity.principal import EVERY_TENANT, Principal
 from platform_assets.identity.tokens import Issuer, peek, read_jwks, verify
 from platform_assets.stages.serving.access import ISSUER, read_public_key
 from resources.tokens import LOGIN_AUDIENCE, ensure_signing_key, take_ticket
@@ -35,6 +39,11 @@ class Verifier(Protocol):
     async def redeem(self, code: str) -> dict[str, Any]:
         """Return the claims of a login that waits for this code, once; AccessError where none does."""
         ...
+
+
+def shell_user() -> Principal:
+    """Whoever runs this process, as the operating system says; may read and approve here, as everything in this home lies open to them."""
+    return Principal(pwd.getpwuid(os.getuid()).pw_name, "shell", frozenset({"approver"}), frozenset({EVERY_TENANT}), expires=math.inf)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from platform_assets.specs.candidates import SearchResult, Selection
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, Training, TrainingSet
+from resources.dagster_instance import gate
 
 CODE_VERSION = "1"
 
@@ -108,7 +109,12 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
         "release",
         subject=f"model/{model.name}",
         actor=f"run/{step.context.run.run_id}",
-        detail={"digest": digest, "mlflow_version": number, "keys": sorted(parts.releases.key_ids(digest))},
+        detail={
+            "digest": digest,
+            "mlflow_version": number,
+            "keys": sorted(parts.releases.key_ids(digest)),
+            "requester": gate.requester_of(step.context.run.tags),
+        },
     )
     card = parts.releases.open(digest)["model_card.md"].decode()
     metadata = {

@@ -25,14 +25,24 @@ CODE_VERSION = "2"
 LOOKS_FILE = "looks.json"
 
 
-def deploy_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
-    """Bring the release to the inference server: shadow, canary, live, or back; keep every look that decided it."""
+def deploy_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome | None:
+    """Bring the release to the inference server: shadow, canary, live, or back; keep every look that decided it.
+
+    One that needs a second person's word and has none stays where it is.
+    """
     del dataset
+    from platform_assets.stages.release.approval import second_person
     from platform_assets.stages.release.pictures import draw_looks
     from platform_assets.stages.release.rollout import Rollout
 
     parts = step.parts
     release = step.read(keys.model_key(model.name, "release"), Release)
+    if model.governance.approval == "four-eyes":
+        approver = second_person(parts.audit.entries(subject=f"model/{model.name}"), release.digest)
+        if approver is None:
+            step.say(f"Not deployed: it waits for a second person; `falaj approve {model.name}@{release.version}` is theirs to say.")
+            return None
+        step.say(f"Approved by {approver}.")
     parts.registry.set_alias(model.name, "challenger", release.registry_version)
     rollout = Rollout(
         parts.serving, model.name, model.serving.rollout, sleep=time.sleep, monotonic=time.monotonic, report=step.say,

@@ -13,6 +13,7 @@ from dagster._utils.error import SerializableErrorInfo  # it has no public name
 from platform_assets.errors import AdmissionError, StageError
 from platform_assets.main_job.progress import Bars
 from resources.dagster_instance import gate
+from resources.issuers import shell_user
 from resources.parts import Parts
 
 _FINISHED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
@@ -38,7 +39,11 @@ class Jobs:
         job, run_id = self.repository.get_job(name), str(uuid.uuid4())
         keys = sorted(list(key.path) for key in job.asset_layer.selected_asset_keys)
         self._admit(name, run_id, keys)
-        tags = {"falaj/actor": "falaj run", gate.PRIORITY: str(gate.admission_of(self.parts).priority(keys))}
+        tags = {
+            gate.ACTOR_TAG: "falaj run",
+            gate.REQUESTER_TAG: shell_user().name,
+            gate.PRIORITY: str(gate.admission_of(self.parts).priority(keys)),
+        }
         try:
             result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags=tags)
         finally:

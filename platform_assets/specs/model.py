@@ -252,6 +252,9 @@ class GovernanceSpec(Spec):
         None, description="How long answers may be kept in the production log, by event time on the data's clock."
     )
     report_span: Span = Field(default="31d", validate_default=True, description="Time that each scheduled audit report looks back on.")
+    approval: Literal["automatic", "four-eyes"] = Field(
+        "automatic", description="four-eyes: a release that passed the gates waits until somebody else than who asked for it approves it."
+    )
 
 
 class ModelSpec(Spec):

@@ -44,8 +44,8 @@ class AdmissionCoordinator(QueuedRunCoordinator):
         if run.status != DagsterRunStatus.NOT_STARTED:
             return super().submit_run(context)  # submitted before: a no-op
         asker = context.get_request_header(gate.USER_HEADER)
-        if asker is not None:  # over a tag of that name that the launcher may have written
-            self._instance.add_run_tags(run.run_id, {gate.ACTOR_TAG: unquote(asker)})
+        if asker is not None:  # over tags of these names that the launcher may have written
+            self._instance.add_run_tags(run.run_id, {gate.ACTOR_TAG: unquote(asker), gate.REQUESTER_TAG: unquote(asker)})
             run = self._instance.get_run_by_id(run.run_id) or run
         verdict = self._judge(run)
         if verdict.answer == "refuse":

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 HOLD_TAG, MODEL_TAG, TENANT_TAG = "falaj/hold", MODEL, TENANT
 EXPECTED_TAG, SHARE_TAG, APPROVED_TAG = "falaj/expected_aed", "falaj/share", "falaj/approved_by"
 HELD, FREE = "yes", "no"
-ACTOR_TAG = "falaj/actor"
+ACTOR_TAG, REQUESTER_TAG = "falaj/actor", "falaj/requester"
 USER_HEADER = "X-Falaj-User"  # set by the gateway, which alone reaches the web server
 _LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", ACTOR_TAG)
 
@@ -43,6 +43,11 @@ def launcher_of(tags: Mapping[str, str]) -> str:
     if "dagster/backfill" in tags:
         return f"backfill {tags['dagster/backfill']}"
     return "declarative automation" if tags.get("dagster/from_automation_condition") == "true" else "web UI or API"
+
+
+def requester_of(tags: Mapping[str, str]) -> str:
+    """Say which person asked for a run, or what asked where none did; whoever it was cannot approve what it makes."""
+    return tags.get(REQUESTER_TAG) or launcher_of(tags)
 
 
 def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[ExecutionStepSnap]:

@@ -17,7 +17,7 @@ INCIDENTS = (
     "release_refused", "denied", "event_refused", "refuse", "placement_refused", "run_failed", "personal_data_found", "login_refused",
     "locked_out",
 )  # fmt: skip
-HANDS = ("approve", "approval", "rollback", "retraining_wanted", "acknowledged")  # what persons did to a running system
+HANDS = ("approve", "approval", "release_approved", "rollback", "retraining_wanted", "acknowledged")  # what persons did to a running system
 _GOOD = ("release", "release_sealed")
 
 

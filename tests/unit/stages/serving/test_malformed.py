@@ -23,7 +23,7 @@ def test_malformed_requests_are_answered_with_4xx_and_tell_nothing(live):
     process = psutil.Process(live.process.pid)
     ask_all(live.address, malform(good, seed=1, count=300), secrets=secrets)
     before = process.memory_info().rss
-    answers = ask_all(live.address, malform(good, seed=2, count=1500), secrets=secrets)
+    answers = ask_all(live.address, malform(good, seed=2, count=3000), secrets=secrets)
     assert answers.failed == []
     assert answers.told == []
     assert answers.statuses[400] > 100
