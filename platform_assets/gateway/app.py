@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
+import aiohttp
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -30,6 +30,7 @@ from platform_assets.identity.principal import Principal
 
 _MOST_BODY = 4 << 20
 _MOST_QUERY = 8192
+_HEALTH = aiohttp.ClientTimeout(total=5)
 _SAFE = ("GET", "HEAD")
 _ODD = re.compile(rb"%(?:2f|5c|00|25)", re.IGNORECASE)  # slashes, NUL and percent signs that would read differently decoded once more
 _JSON = re.compile(r"application/json(?:\s*;\s*charset=utf-8)?\s*", re.IGNORECASE)
@@ -43,7 +44,7 @@ class Gateway:
     guard: Guard
     login: Login
     hosts: frozenset[str]
-    _clients: dict[str, httpx.AsyncClient] = field(default_factory=dict)
+    _clients: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -71,10 +72,12 @@ class Gateway:
 
     async def _health(self, _: Request) -> Response:
         try:
-            replies = [await self._clients[site.prefix].get(f"{site.prefix}/server_info", timeout=5) for site in self.sites]
-        except httpx.HTTPError:
+            replies = [await self._clients[site.prefix].get(site.address("/server_info"), timeout=_HEALTH) for site in self.sites]
+        except (aiohttp.ClientError, TimeoutError):
             replies = []
-        is_up = bool(replies) and all(reply.is_success for reply in replies)
+        is_up = bool(replies) and all(reply.ok for reply in replies)
+        for reply in replies:
+            reply.release()
         return answers.answer({"up": is_up}, status=200 if is_up else 503)
 
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
@@ -136,8 +139,8 @@ class Gateway:
         body = await self._read_json(request) if door.has_body else None
         await self.guard.decide(principal, [door.action], site.deployment, {"path": path[:200]})
         return await forward(
-            self._clients[site.prefix], request.method, site.prefix + path, principal=principal, headers=request.headers,
-            query=request.scope["query_string"], body=body,
+            self._clients[site.prefix], request.method, site.address(path, request.scope["query_string"]), principal=principal,
+            headers=request.headers, body=body,
         )  # fmt: skip
 
     async def _graphql(self, request: Request, site: Site, principal: Principal) -> Response:
@@ -147,7 +150,7 @@ class Gateway:
         what = {"kind": operation.kind, "fields": list(operation.fields), "operation": operation.name, **named(variables)}
         await self.guard.decide(principal, operation.actions, site.deployment, what)
         return await forward(
-            self._clients[site.prefix], "POST", site.prefix + GRAPHQL, principal=principal, headers=request.headers,
+            self._clients[site.prefix], "POST", site.address(GRAPHQL), principal=principal, headers=request.headers,
             body=graphql_body(operation, variables),
         )  # fmt: skip
 

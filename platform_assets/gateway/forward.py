@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import aiohttp
 import orjson
+import yarl
 from starlette.responses import Response, StreamingResponse
 
 from platform_assets.errors import ServingError
@@ -26,49 +27,46 @@ _ERROR = 500
 
 
 async def forward(
-    client: httpx.AsyncClient,
+    client: aiohttp.ClientSession,
     method: str,
-    path: str,
+    address: yarl.URL,
     *,
     principal: Principal,
     headers: Mapping[str, str],
-    query: bytes = b"",
     body: object = None,
 ) -> Response:
-    """Send a request on. `path` is the decoded one that was judged, encoded anew; `body` is JSON, written anew."""
+    """Send a request on. `address` is what was judged, encoded anew; `body` is JSON, written anew."""
     sent = {name: headers[name] for name in _ASKED if name in headers} | {USER_HEADER: quote(principal.name, safe=" ()@:/")}
     content = None
     if body is not None:
         content, sent["content-type"] = orjson.dumps(body), "application/json"
-    address = httpx.URL(path=quote(path, safe="/:@!$&'()*+,;=~-._"), query=query or None)
-    request = client.build_request(method, client.base_url.join(address), headers=sent, content=content)
     try:
-        reply = await client.send(request, stream=True)
+        reply = await client.request(
+            method,
+            address,
+            headers=sent,
+            data=content,
+            allow_redirects=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        )
         return await _bring_back(reply)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise ServingError(f"Dagster's web server did not answer ({type(error).__name__}); `falaj status` says whether it runs") from error
 
 
-async def _bring_back(reply: httpx.Response) -> Response:
+async def _bring_back(reply: aiohttp.ClientResponse) -> Response:
     told = {name: reply.headers[name] for name in _TOLD if name in reply.headers} | GUARDED
-    if reply.status_code >= _ERROR:
-        try:
-            return _without_traces(await reply.aread())
-        finally:
-            await reply.aclose()
+    if reply.status >= _ERROR:
+        return _without_traces(await reply.read())
     if int(reply.headers.get("content-length", _WHOLE_BYTES + 1)) > _WHOLE_BYTES:
-        return StreamingResponse(_pass_on(reply), status_code=reply.status_code, headers=told)
-    content = b"".join([part async for part in reply.aiter_raw()])
-    await reply.aclose()
-    return Response(content, status_code=reply.status_code, headers=told)
+        return StreamingResponse(_pass_on(reply), status_code=reply.status, headers=told)
+    return Response(await reply.read(), status_code=reply.status, headers=told)
 
 
-async def _pass_on(reply: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for part in reply.aiter_raw():
+async def _pass_on(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async with reply:
+        async for part in reply.content.iter_any():
             yield part
-    finally:
-        await reply.aclose()
 
 
 def _without_traces(content: bytes) -> Response:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
-import httpx
+import aiohttp
+import yarl
 
 from platform_assets.identity.policy import Deployment
 from resources.sockets import short_path
@@ -24,13 +26,17 @@ class Site:
     socket: Path
     prefix: str = ""
 
-    def open_client(self) -> httpx.AsyncClient:
-        """Return the client for this site's plain requests."""
-        transport = httpx.AsyncHTTPTransport(
-            uds=short_path(self.socket), limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS)
-        )
-        timeout = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
-        return httpx.AsyncClient(transport=transport, base_url="http://dagster", timeout=timeout, trust_env=False)
+    def open_client(self) -> aiohttp.ClientSession:
+        """Return the client for this site's plain requests, within a running loop. Nothing is decoded, followed or kept by it."""
+        connector = aiohttp.UnixConnector(short_path(self.socket), limit=_MOST_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=_READ_SECONDS, sock_connect=_CONNECT_SECONDS)
+        jar = aiohttp.DummyCookieJar()
+        return aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar, auto_decompress=False, trust_env=False)
+
+    def address(self, path: str, query: bytes = b"") -> yarl.URL:
+        """Return where a decoded path within this site is asked for, encoded anew."""
+        place = quote(self.prefix + path, safe="/:@!$&'()*+,;=~-._")
+        return yarl.URL(f"http://dagster{place}" + (f"?{query.decode('latin-1')}" if query else ""), encoded=True)
 
 
 def find_site(sites: Sequence[Site], path: str) -> tuple[Site, str] | None:
