@@ -10,7 +10,7 @@ import dagster as dg
 
 from platform_assets.components import subjects
 from platform_assets.definitions import bind_parts
-from platform_assets.errors import DataError
+from platform_assets.errors import DataError, StateError
 from platform_assets.main_job import site
 from resources.home import hold, write_atomically
 from resources.settings import apply_to_this_process
@@ -24,15 +24,26 @@ if TYPE_CHECKING:
 
 
 def erase_subject(settings: Settings, subject: str | None) -> Iterator[dict[str, Any]]:
-    """Finish every erasure that is under way, this one last; yield what each did. None asks for no new one."""
+    """Finish every erasure that is under way; yield what each did. None asks for no new one.
+
+    One that cannot be proven keeps no other waiting: StateError comes at the end, for all of these.
+    """
     if subject is not None and not subject.strip():
         raise DataError("--subject is empty; name the person as the dataset's `subject` column does")
     parts = _open(settings)
     with hold(settings.home, "falaj erase"), dg.DagsterInstance.get() as instance:
         if subject is not None:
             subjects.ask_erasure(parts, subject, by=getpass.getuser())
+        unproven = []
         for erasure in parts.erasures.under_way():
-            yield subjects.erase(parts, instance, erasure)
+            try:
+                result = subjects.erase(parts, instance, erasure)
+            except StateError as error:
+                unproven.append(str(error))
+            else:
+                yield result
+        if unproven:
+            raise StateError("; ".join(unproven))
 
 
 def export_subject(settings: Settings, subject: str, *, file: Path) -> dict[str, Any]:

@@ -157,6 +157,14 @@ def test_what_is_found_afterwards_is_no_proof_and_the_journal_stays(parts, tmp_p
     assert len(parts.erasures.under_way()) == 1
 
 
+def test_whom_nobody_knows_is_forgotten_though_the_name_is_a_word_that_stands_somewhere(parts):
+    parts.audit.append("note", subject="dataset/x", actor="tests", detail={"why": "nobody is asked"})
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = subjects.erase(parts, instance, subjects.ask_erasure(parts, "nobody", by="tests"))
+    assert result["versions_gone"] == {}
+    assert parts.erasures.under_way() == []
+
+
 def test_an_access_request_is_answered_with_all_rows_and_the_log_names_nobody(parts, tmp_path):
     train(parts, tmp_path, "bk#3", 1)
     found = subjects.export(parts, PERSON, by="op")
