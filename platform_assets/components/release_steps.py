@@ -82,6 +82,7 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
     from platform_assets.stages.monitoring.feed_report import profile_feed
     from platform_assets.stages.monitoring.profile import profile_release
     from platform_assets.stages.release.bundle import write_bundle
+    from resources.packages import installed_packages
 
     parts = step.parts
     verdict = step.read(keys.model_key(model.name, "gate_verdict"), GateVerdict)
@@ -98,7 +99,7 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
             folder, model=model, dataset=dataset, selection=selection, search=search, verdict=verdict, training=training,
             training_set=training_set, candidate_dir=candidate_dir, data_dir=data_dir, commit=find_commit(), spec_hash=fingerprint(model),
             profile=profile_release(model, model_file=candidate_dir / "model.onnx", data_dir=data_dir),
-            feed=profile_feed(model, data_dir=data_dir),
+            feed=profile_feed(model, data_dir=data_dir), packages=installed_packages(),
         )  # fmt: skip
         digest = parts.releases.put(folder)
     bundle = parts.releases.path(digest)

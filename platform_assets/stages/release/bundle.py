@@ -15,10 +15,11 @@ from platform_assets.answers import open_model
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
 from platform_assets.stages.release.model_card import render_html, render_markdown
+from platform_assets.stages.release.sbom import SBOM_FILE, write_bill
 from platform_assets.stages.release.typical_row import TYPICAL_ROW_FILE, find_typical_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.candidates import SearchResult, Selection
     from platform_assets.specs.dataset import DatasetSpec
     from platform_assets.specs.model import ModelSpec
+    from platform_assets.specs.packages import Package
     from platform_assets.specs.records import GateVerdict, Training, TrainingSet
 
 SAMPLE_ROWS = 16
@@ -48,14 +50,15 @@ def write_bundle(
     feed: str,
     commit: str,
     spec_hash: str,
+    packages: Sequence[Package],
 ) -> None:
     """Write a release into an empty or new folder.
 
     Files: model.onnx, preprocessing.json (what is fitted in it, the tokeniser of texts too), schema.json, samples.json, metrics.json,
     lineage.json, candidates.json, profile.json (drift reference and importance, as monitoring made it), feed.json (what its feed showed
     when it was healthy), typical_row.json (what answers are
-    explained against), declaration.json (model and dataset as they were declared), model_card.md, model_card.html, and manifest.json with
-    the SHA-256 of each.
+    explained against), declaration.json (model and dataset as they were declared), sbom.cdx.json (its bill of materials), model_card.md,
+    model_card.html, and manifest.json with the SHA-256 of each. `packages` are those of the environment.
     """
     import pyarrow.parquet as pq
 
@@ -85,6 +88,10 @@ def write_bundle(
         # In the declared order, which is the order of features: sorted by name it would be another training set.
         "declaration.json": json.dumps({"model": _declared(model), "dataset": _declared(dataset)}),
     }
+    texts[SBOM_FILE] = write_bill(
+        model=model, dataset=dataset, training=training, training_set=training_set, metrics=selection.chosen.metrics,
+        files=list_files(folder), packages=packages,
+    )  # fmt: skip
     card: dict[str, Any] = {
         "model": model, "dataset": dataset, "selection": selection, "verdict": verdict, "training": training,
         "training_set": training_set, "lineage": lineage, "schema": schema,

@@ -1,9 +1,13 @@
+import hashlib
 import json
 from datetime import datetime, timedelta
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from platform_assets.errors import ReleaseError
 from platform_assets.manifests import read_release
@@ -11,6 +15,7 @@ from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.candidates import Candidate, Rejection, SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
+from platform_assets.specs.packages import Package
 from platform_assets.specs.records import (
     Feature,
     FeatureSchema,
@@ -24,10 +29,12 @@ from platform_assets.stages.monitoring.profile import profile_release, read_prof
 from platform_assets.stages.monitoring.report import extend_report
 from platform_assets.stages.release.bundle import write_bundle
 from platform_assets.stages.release.gates import judge
+from platform_assets.stages.release.sbom import SBOM_FILE
 from platform_assets.stages.release.selection import select
 from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.columns import RowReader
 from resources.artifacts import FolderArtifactStore
+from resources.packages import installed_packages
 
 SCHEMA = FeatureSchema(
     (Feature("price", "numeric", "v", "id"), Feature("arrival", "date", "v", "id"), Feature("channel", "category", "v", "id")),
@@ -41,6 +48,9 @@ MODEL = ModelSpec.model_validate({
 DATASET = DatasetSpec.model_validate({
     "name": "d", "owner": "team:a", "description": "Bookings", "source": {"kind": "provided"}, "key": "id", "event_time": "booked",
 })  # fmt: skip
+
+
+PACKAGES = (Package("numpy", "2.4.1", "BSD-3-Clause", serves=True), Package("torch", "2.13.0", None, serves=False))
 
 
 def table(rows, *, price=100.0):
@@ -108,11 +118,11 @@ def make(parts, folder):
     write_bundle(
         folder, model=MODEL, dataset=DATASET, selection=selection, search=search, commit="abc", spec_hash="def",
         verdict=judge(MODEL.gates, found=metrics, champion=None, champion_version=None),
-        training=Training("t" * 64, "s" * 64, 10, 900, metrics, metrics, {"auroc": 0.98}, 12.0),
-        training_set=TrainingSet("s" * 64, {"train": 1000, "holdout": 300}, pin, {"v": pin}, "2016-01-01T00:00:00", "2016-02-11T15:00:00"),
+        training=Training("t" * 64, "5" * 64, 10, 900, metrics, metrics, {"auroc": 0.98}, 12.0),
+        training_set=TrainingSet("5" * 64, {"train": 1000, "holdout": 300}, pin, {"v": pin}, "2016-01-01T00:00:00", "2016-02-11T15:00:00"),
         candidate_dir=parts / "candidate", data_dir=parts / "data",
         profile=profile_release(MODEL, model_file=parts / "candidate" / "model.onnx", data_dir=parts / "data"),
-        feed=profile_feed(MODEL, data_dir=parts / "data"),
+        feed=profile_feed(MODEL, data_dir=parts / "data"), packages=PACKAGES,
     )  # fmt: skip
     return folder
 
@@ -125,6 +135,33 @@ def bundle(parts, tmp_path_factory):
 def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
     store = FolderArtifactStore(tmp_path / "store")
     assert store.put(bundle) == store.put(make(parts, tmp_path / "again"))
+
+
+def test_its_bill_of_materials_names_model_data_and_software(bundle):
+    text = (bundle / SBOM_FILE).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    bill = json.loads(text)
+    model, card = bill["metadata"]["component"], bill["metadata"]["component"]["modelCard"]
+    digest = hashlib.sha256((bundle / "model.onnx").read_bytes()).hexdigest()
+    assert {part["name"]: part["hashes"][0]["content"] for part in model["components"]}["model.onnx"] == digest
+    assert {"type": "auroc", "value": "0.99", "slice": "holdout"} in card["quantitativeAnalysis"]["performanceMetrics"]
+    assert card["considerations"]["useCases"] == [MODEL.purpose]
+    data, *software = bill["components"]
+    assert (data["type"], data["hashes"][0]["content"]) == ("data", "5" * 64)
+    assert [(one["purl"], one["scope"]) for one in software] == [
+        ("pkg:pypi/numpy@2.4.1", "required"),
+        ("pkg:pypi/torch@2.13.0", "excluded"),
+    ]
+    assert bill["dependencies"] == [{"ref": "model", "dependsOn": ["training-set", "pkg:pypi/numpy@2.4.1"]}]
+
+
+def test_the_packages_are_those_of_this_environment():
+    found = {package.name: package for package in installed_packages()}
+    assert found["onnxruntime"].serves
+    assert found["onnxruntime"].version == version("onnxruntime")
+    assert not found["torch"].serves
+    assert not found["dagster"].serves
+    assert "pytest" not in found, "what tests need is no part of a release"
 
 
 def test_the_inference_server_takes_the_bundle(bundle):
@@ -143,7 +180,7 @@ def test_samples_are_rows_as_a_caller_sends_them(bundle):
 def test_the_manifest_lists_every_file_and_dates_from_the_data(bundle):
     release = read_release(bundle)
     manifest = release.manifest
-    assert len(release.files) == 14
+    assert len(release.files) == 15
     assert (manifest["model"], manifest["candidate"], manifest["created"]) == ("m", "int8", "2016-02-11T15:00:00")
 
 
