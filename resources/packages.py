@@ -51,4 +51,4 @@ def _normal(name: str) -> str:
 
 def _license(package: Distribution) -> str | None:
     """Return an SPDX expression, where the package states one."""
-    return package.metadata["License-Expression"] if "License-Expression" in package.metadata else None
+    return next(iter(package.metadata.get_all("License-Expression") or ()), None)

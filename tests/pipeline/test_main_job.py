@@ -231,16 +231,17 @@ def test_the_retraining_is_judged_by_what_it_gained_on_the_newest_labels(finishe
     assert verdict.live_before not in (None, verdict.live_digest)
 
 
-def test_no_raw_personal_value_leaves_the_first_two_states(finished: Finished) -> None:
-    root = finished.tiny.home.root
+def test_no_raw_personal_value_lies_in_any_file(finished: Finished) -> None:
+    root, tables = finished.tiny.home.root, finished.tiny.parts.tables
     gc.collect()  # connections of tests before: closing the last one takes a file away that the search would list
-    raw = tuple(root / "tables" / "dataset" / DATASET / state for state in RAW)
-    files = [path for path in root.rglob("*") if path.is_file() and not any(path.is_relative_to(folder) for folder in raw)]
+    files = [path for path in root.rglob("*") if path.is_file()]
     found = [str(path.relative_to(root)) for path in files if PERSONAL.search(path.read_bytes())]
     found += [str(path.relative_to(root)) for path in files if path.suffix == ".parquet" and PERSONAL.search(_values(path))]
     assert len(files) > 50
     assert found == []
-    assert all(any(PERSONAL.search(_values(path)) for path in folder.rglob("*.parquet")) for folder in raw), "the search itself finds them"
+    for state in RAW:  # the first two states hold them, sealed: who has the key reads them, and the search would find them
+        rows = tables.read(tables.pin(keys.table_name(keys.dataset_key(DATASET, state))))
+        assert PERSONAL.search(repr(rows.slice(0, 50).to_pylist()).encode())
 
 
 def test_pseudonyms_are_stable_and_say_nothing(finished: Finished) -> None:
