@@ -82,8 +82,11 @@ def start(command: Sequence[str], folder: Path, *, environment: Mapping[str, str
 
 
 def _restore_signals() -> None:
-    # Started with & from a script, Dagster ignores SIGINT, and so would its children.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Started with & from a script, Dagster ignores SIGINT, and so would its children. SIGTERM, ignored or held back by whoever starts it,
+    # would leave a program that nobody can ask to end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def find(folder: Path) -> Program | None:

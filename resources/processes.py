@@ -54,7 +54,9 @@ def start(home: Home, name: str, command: Sequence[str], *, environment: Mapping
 
 def _restore_signals() -> None:
     # A shell's background job ignores SIGINT, and Dagster then ignores SIGTERM as well.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _tie_to_parent() -> None:
