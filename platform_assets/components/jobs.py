@@ -71,10 +71,7 @@ def build_audit_job(models: Iterable[str]) -> UnresolvedAssetJobDefinition:
 
 def build_audit_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Build the schedule that makes audits regular: every Monday, over the span that each model declares."""
-    return dg.ScheduleDefinition(
-        keys.schedule_name(job.name, "weekly"), job=job, cron_schedule="0 5 * * 1", execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-    )  # fmt: skip
+    return _build_weekly(job, cron="0 5 * * 1")
 
 
 def build_erase_job(datasets: Iterable[DatasetSpec]) -> UnresolvedAssetJobDefinition | None:
@@ -91,8 +88,12 @@ def build_retain_job(datasets: Iterable[DatasetSpec]) -> UnresolvedAssetJobDefin
 
 def build_retain_schedule(job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
     """Build the schedule of retention: every Sunday, since each enforcement ends the history of the tables that held such rows."""
+    return _build_weekly(job, cron="0 4 * * 0")
+
+
+def _build_weekly(job: UnresolvedAssetJobDefinition, *, cron: str) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        keys.schedule_name(job.name, "weekly"), job=job, cron_schedule="0 4 * * 0", execution_timezone="UTC",
+        keys.schedule_name(job.name, "weekly"), job=job, cron_schedule=cron, execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )  # fmt: skip
 

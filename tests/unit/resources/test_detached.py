@@ -49,7 +49,7 @@ def test_a_program_is_found_by_its_folder_until_it_ends(folder):
     program = run(SLEEP, folder)
     assert find(folder) == type(program)(program.pid, program.started)
     assert os.getsid(program.pid) == program.pid
-    assert stop(program, seconds=30)  # of a program that a busy disk has not let start yet
+    assert stop(program, seconds=5)
     assert program.code == -signal.SIGTERM
     assert find(folder) is None
 
