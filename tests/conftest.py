@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from redis_process import run_redis
 from resources.settings import silence_telemetry
 
 silence_telemetry()
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # started in the background: Dagster, run in here, would come to ignore SIGTERM as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("falaj", deadline=None)  # a test proves behaviour; how long it takes says what else the machine does
 settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
