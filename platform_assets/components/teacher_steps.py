@@ -25,6 +25,7 @@ from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec, RangeSpec, TrainingSpec
 from platform_assets.specs.records import Training, TrainingSet
 from platform_assets.specs.sweep import Sweep
+from platform_assets.stages.telemetry.progress import progress_lines
 
 if TYPE_CHECKING:
     from resources.studies import Study, Trial
@@ -205,9 +206,7 @@ class _Hopeless:
 
     def look(self, out: Path) -> None:
         """Read the epochs that are new in progress.jsonl."""
-        path = out / "progress.jsonl"
-        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-        for line in lines:
+        for line in progress_lines(out):
             if line["step"] == "train/epoch" and line["epoch"] > self._told:
                 self._told = int(line["epoch"])
                 if self._trial.is_hopeless(line[self._metric], epoch=self._told) and self._told < line["epochs"]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_assets.networks.plans import RunPlan, TrainingPlan
+from platform_assets.stages.telemetry.progress import progress_lines
 from tests.unit.networks.tiny import TABULAR, Silent, plan, tabular, write_set
 
 PLAIN = replace(plan("tabular_mlp", epochs=12), batch_size=32)
@@ -87,9 +88,7 @@ def reached(out: Path) -> int:
 
 
 def lines(out: Path, name: str = "") -> list[dict[str, Any]]:
-    path = out / "progress.jsonl"
-    told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [line for line in told if name in line["step"]]
+    return [line for line in progress_lines(out) if name in line["step"]]
 
 
 def ended(out: Path) -> dict[str, Any]:
