@@ -46,6 +46,8 @@ def show_drift(model: ModelSpec, step: Step, report: DriftReport, feed: FeedRepo
         metadata["moved"] = dg.MetadataValue.json([
             {"column": one.column, **{name: round(getattr(one, name), 4) for name in shown}} for one in newest.moved
         ])  # fmt: skip
+    if report.service:
+        metadata["service"] = report.service[-1].sentence
     if report.estimates:
         metadata["estimate"] = report.estimates[-1].sentence
     if any(window.value is not None for window in report.performance):

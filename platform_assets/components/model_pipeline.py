@@ -68,7 +68,7 @@ LIFE = (
     State("production_log", monitoring_steps.collect_log, "deployed", "Every prediction, and later its label.", ("deltalake",)),
     State(
         "drift_report", monitoring_steps.report_drift, "production_log", "Windows of the log against the training reference.", ("numpy",),
-        ("feed_is_healthy", "window_resembles_training"), blocking=False,
+        ("feed_is_healthy", "window_resembles_training", "service_is_as_released"), blocking=False,
     ),
     State("retraining_verdict", retraining_steps.decide_retraining, "drift_report", "Whether to retrain, and why.", ("decision",)),
     State(

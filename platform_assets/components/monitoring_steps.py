@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -9,6 +10,7 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.drift_shown import show_drift
 from platform_assets.components.retraining_evidence import REPORT_FILE, read_drift, read_feed
+from platform_assets.components.service_watch import alert_service, check_service, watch_service
 from platform_assets.components.step import Outcome, Step, build_check
 from platform_assets.components.training_steps import scratch
 from platform_assets.specs.dataset import DatasetSpec
@@ -76,6 +78,8 @@ def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     log, bundle = parts.tables.read(pin), parts.releases.open(live.live_digest)
     feed = extend_feed(read_feed(parts, pointer), log=log, bundle=bundle, model=model)
     report = silence_faults(extend_report(read_drift(parts, pointer), log=log, bundle=bundle, model=model), feed)
+    service = watch_service(model, parts, report.service, live=live, at=report.windows[-1].last_event if report.windows else "")
+    told, report = len(report.service), replace(report, service=service)
     newest = report.windows[-1] if report.windows else None
     sentence = newest.evidence if newest else f"Fewer than {model.monitoring.window_rows} predictions so far: no window to judge."
     with scratch(step) as folder:
@@ -89,7 +93,9 @@ def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
         build_check(
             key, "window_resembles_training", passed=not record.drifted, severity=dg.AssetCheckSeverity.WARN, sentence=sentence
         ),
+        check_service(key, service),
     ]  # fmt: skip
+    alert_service(model, parts, service[told:])
     return Outcome(record, digest, show_drift(model, step, report, feed), checks)
 
 

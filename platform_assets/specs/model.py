@@ -183,6 +183,15 @@ class ServingSpec(Spec):
     )
 
 
+class ServiceWatchSpec(Spec):
+    """How much worse than the release showed it may be served before people are told."""
+
+    min_requests: PositiveInt = Field(500, description="Fewest requests of a version that are judged together.")
+    latency_ratio: float = Field(3.0, gt=1, description="p99 over that of the release.")
+    error_share: float = Field(0.01, gt=0, lt=1, description="Share of requests that fail on top of those that failed then.")
+    cpu_ratio: float = Field(2.0, gt=1, description="CPU a run of the model, and a row, over that of the release at a like pace.")
+
+
 class MonitoringSpec(Spec):
     """Windows of the production log against the training reference."""
 
@@ -195,6 +204,7 @@ class MonitoringSpec(Spec):
         0.01, gt=0, lt=0.5, description="Share of windows without a drift that may alarm, kept by what the training rows' own blocks show."
     )
     performance_drop: float = Field(0.03, gt=0, lt=1, description="Drop of the leading metric, once labels are known, that counts.")
+    service: ServiceWatchSpec = Field(ServiceWatchSpec(), description="How the server answers, against what the release showed.")
 
 
 class PayoffSpec(Spec):

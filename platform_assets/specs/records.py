@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from platform_assets.specs.estimate import WindowEstimate
+from platform_assets.specs.service import PaceCounts, ServiceReport
 
 T = TypeVar("T")
 FeatureKind = Literal["numeric", "category", "date", "image", "text"]
@@ -224,7 +225,10 @@ class Release:
 
 @dataclass(frozen=True)
 class ArmFigures:
-    """What the server measured for one version; `latency_counts` holds its answered requests in the buckets of specs.looks."""
+    """What the server measured for one version.
+
+    `latency_counts` holds its answered requests in the buckets of specs.looks, `paces` the same by the pause before a run, and its CPU.
+    """
 
     version: str
     requests: int
@@ -233,6 +237,7 @@ class ArmFigures:
     latency_ms_p50: float
     latency_ms_p99: float
     latency_counts: tuple[int, ...] = ()
+    paces: tuple[PaceCounts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -332,11 +337,12 @@ class WindowPerformance:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """All windows so far, the labelled figures of those whose labels came, and what each was estimated at without labels."""
+    """All windows so far, labelled figures of those whose labels came, what each was estimated at without, and how they were served."""
 
     windows: tuple[WindowReport, ...]
     performance: tuple[WindowPerformance, ...] = ()
     estimates: tuple[WindowEstimate, ...] = ()
+    service: tuple[ServiceReport, ...] = ()
 
     @property
     def first_drifted_row(self) -> int | None:

@@ -13,6 +13,7 @@ from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
+from platform_assets.specs.service import PACE_BOUNDS, PaceCounts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,6 +97,7 @@ class MemoryServing:
         latency_ms: float = 1.0,
         compared: int = 0,
         disagreements: int = 0,
+        cpu_seconds: float = 0.001,
     ) -> None:
         """Play traffic for one version."""
         found = self._models[model]
@@ -104,6 +106,7 @@ class MemoryServing:
             arm, requests=arm.requests + requests, rows=arm.rows + requests, errors=arm.errors + errors,
             latency_ms_p50=latency_ms, latency_ms_p99=latency_ms,
             latency_counts=_counted(arm.latency_counts, latency_ms, requests - errors),
+            paces=_paced(arm.paces, latency_ms, requests - errors, cpu_seconds),
         )  # fmt: skip
         found["compared_rows"] += compared
         found["disagreements"] += disagreements
@@ -113,6 +116,12 @@ def _counted(counts: tuple[int, ...], latency_ms: float, requests: int) -> tuple
     found = list(counts or (0,) * (len(LATENCY_BOUNDS) + 1))
     found[bisect_left(LATENCY_BOUNDS, latency_ms / 1000)] += requests
     return tuple(found)
+
+
+def _paced(paces: tuple[PaceCounts, ...], latency_ms: float, requests: int, cpu_seconds: float) -> tuple[PaceCounts, ...]:
+    first, *others = paces or [PaceCounts()] * (len(PACE_BOUNDS) + 1)
+    counts = _counted(first.latency_counts, latency_ms, requests)
+    return (PaceCounts(first.runs + requests, first.rows + requests, first.cpu_seconds + cpu_seconds, counts), *others)
 
 
 def write_tiny_release(folder: Path, *, model: str, seed: int, breaks_at: float | None = None, altered_answers: float = 0.0) -> str:

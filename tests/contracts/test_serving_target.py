@@ -102,6 +102,8 @@ def test_figures_begin_anew_with_a_change_of_traffic(case):
     assert isinstance(arm, ArmFigures)
     assert (arm.version, arm.requests, arm.rows, arm.errors) == (digest[:12], 1, 1, 0)
     assert 0 < arm.latency_ms_p50 <= arm.latency_ms_p99
+    assert sum(pace.cpu_seconds for pace in arm.paces) > 0
+    assert sum(sum(pace.latency_counts) for pace in arm.paces) == sum(arm.latency_counts) == 1
     case.target.set_traffic(MODEL, live=digest)
     assert case.target.arms(MODEL)[digest].requests == 0
 

@@ -24,6 +24,8 @@ HELP = {
     "falaj_drift_metric_estimated": "What the newest window is estimated at without labels; a changed concept cannot show in it.",
     "falaj_drift_metric_estimated_low": "Lower end of its 95 % interval.",
     "falaj_drift_metric_estimated_high": "Upper end of it.",
+    "falaj_service_effect_ratio": "p99, errors and CPU of the newest requests: effect against the release over its threshold.",
+    "falaj_service_regressed": "1 where that is a regression.",
 }
 _LIGHTS = ("green", "amber", "red")
 
@@ -54,6 +56,9 @@ def _rows(report: DriftReport, feed: FeedReport) -> Iterator[tuple[str, dict[str
         yield "falaj_drift_metric_estimated", {"metric": newest.metric}, newest.value
         yield "falaj_drift_metric_estimated_low", {"metric": newest.metric}, newest.low
         yield "falaj_drift_metric_estimated_high", {"metric": newest.metric}, newest.high
+    for one in report.service[-1].findings if report.service else ():
+        yield "falaj_service_effect_ratio", {"what": one.what, "version": report.service[-1].version}, one.effect / one.threshold
+        yield "falaj_service_regressed", {"what": one.what, "version": report.service[-1].version}, one.regressed
 
 
 def _escape(text: str) -> str:

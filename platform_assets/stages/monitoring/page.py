@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.records import DriftReport
+from platform_assets.specs.service import NAMES
 from platform_assets.stages.monitoring.light import show_light
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def draw_page(report: DriftReport, *, title: str, feed: FeedReport = FeedReport(
         *_heat(report.windows),
         *_performance(report.performance),
         *_estimate(report),
+        *_service(report),
         *_feed(feed),
         *_done(decisions),
     ]
@@ -178,6 +180,22 @@ def _estimate(report: DriftReport) -> Iterator[str]:
             for one, value in known
         )
         yield f"<div class=wide><table><tr><th>window</th><th>estimated</th><th>95 %</th><th>turned out</th></tr>{rows}</table></div>"
+
+
+def _service(report: DriftReport) -> Iterator[str]:
+    """The newest span of requests against what the release showed of itself."""
+    if not report.service:
+        return  # two tables that were held against each other were not served
+    newest = report.service[-1]
+    yield f"<h2>How it is served</h2><p>{escape(newest.sentence)}.</p>"
+    if newest.findings:
+        rows = "".join(
+            f"<tr><td>{NAMES[one.what]}</td><td class=n>{escape(one.was)}</td><td class=n>{escape(one.now)}</td>"
+            f"<td class=n>{one.effect:.3g}</td><td class=n>{one.threshold:.3g}</td><td>{one.severity}</td></tr>"
+            for one in newest.findings
+        )
+        head = "".join(f"<th>{name}</th>" for name in ("what", "the release showed", "is", "effect", "threshold", "severity"))
+        yield f"<div class=wide><table><tr>{head}</tr>{rows}</table></div><p class=soft>No retraining mends it: none is asked for.</p>"
 
 
 def _feed(feed: FeedReport) -> Iterator[str]:

@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING, Protocol
 
 from platform_assets.errors import ServingError
@@ -57,6 +57,7 @@ class Batcher:
         self._queues: dict[Arm, deque[Job]] = {}
         self._scheduled = False
         self._row_seconds = 0.0
+        self._ended = 0.0  # when the last run did
         self.deliver: Deliver = lambda *_: None
         self.waiting_rows = 0
 
@@ -126,7 +127,8 @@ class Batcher:
 
     def _run(self, jobs: list[Job], *, arm: Arm) -> None:
         batch = stack([job.batch for job in jobs]) if len(jobs) > 1 else jobs[0].batch
-        began = monotonic()
+        began, worked = monotonic(), thread_time()
+        arm.figures.begin(began - self._ended)
         try:
             found = arm.bundle.answer(batch)
         except ServingError as error:
@@ -142,6 +144,8 @@ class Batcher:
             fault = self._unforeseen.note(error)
             for job in jobs:
                 job.give_up(fault)
+        arm.figures.ran(batch.rows, thread_time() - worked)
+        self._ended = monotonic()
 
     def _give_up(self, jobs: list[Job], error: ServingError, *, arm: Arm) -> None:
         if len(jobs) == 1:

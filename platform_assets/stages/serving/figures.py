@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.records import ArmFigures
+from platform_assets.specs.service import PACE_BOUNDS, PaceCounts
 
 BOUNDS = LATENCY_BOUNDS
 
@@ -37,6 +38,16 @@ class Histogram:
 
 
 @dataclass
+class Pace:
+    """Counts of runs after pauses of a like length."""
+
+    runs: int = 0
+    rows: int = 0
+    cpu_seconds: float = 0.0
+    latency_counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+
+
+@dataclass
 class Figures:
     """One version's figures since the last change of traffic."""
 
@@ -45,14 +56,29 @@ class Figures:
     rows: int = 0
     errors: int = 0
     latency: Histogram = field(default_factory=Histogram)
+    paces: list[Pace] = field(default_factory=lambda: [Pace() for _ in range(len(PACE_BOUNDS) + 1)])
+    pace: int = 0  # of the run under way
+
+    def begin(self, pause_seconds: float) -> None:
+        """Have what is answered next count for its pace: that of the pause before its run."""
+        self.pace = bisect_left(PACE_BOUNDS, pause_seconds)
+
+    def ran(self, rows: int, cpu_seconds: float) -> None:
+        """Count one run and its replies."""
+        pace = self.paces[self.pace]
+        pace.runs += 1
+        pace.rows += rows
+        pace.cpu_seconds += cpu_seconds
 
     def answered(self, rows: int, seconds: float) -> None:
         """Count one answered request: its rows, and what it took."""
         self.requests += 1
         self.rows += rows
         latency = self.latency
-        latency.counts[bisect_left(BOUNDS, seconds)] += 1
+        bucket = bisect_left(BOUNDS, seconds)
+        latency.counts[bucket] += 1
         latency.total += seconds
+        self.paces[self.pace].latency_counts[bucket] += 1
 
     def failed(self) -> None:
         """Count one request that this version could not answer."""
@@ -69,6 +95,7 @@ class Figures:
             latency_ms_p50=self.latency.quantile_ms(0.5),
             latency_ms_p99=self.latency.quantile_ms(0.99),
             latency_counts=tuple(self.latency.counts),
+            paces=tuple(PaceCounts(one.runs, one.rows, one.cpu_seconds, tuple(one.latency_counts)) for one in self.paces),
         )
 
 

@@ -113,7 +113,7 @@ def export_figures(routes: Mapping[str, Route]) -> dict[str, Any]:
 
 
 def _plain(figures: Figures) -> dict[str, Any]:
-    return {**vars(figures), "latency": vars(figures.latency)}
+    return {**vars(figures), "latency": vars(figures.latency), "paces": [vars(pace) for pace in figures.paces]}
 
 
 def merge_figures(routes: Mapping[str, Route], exports: Iterable[Mapping[str, Any]]) -> None:
@@ -134,6 +134,11 @@ def _sum_figures(version: str, parts: list[Any]) -> Figures:
             total.requests += part["requests"]
             total.rows += part["rows"]
             total.errors += part["errors"]
+            for pace, counted in zip(total.paces, part["paces"], strict=True):
+                pace.runs += counted["runs"]
+                pace.rows += counted["rows"]
+                pace.cpu_seconds += counted["cpu_seconds"]
+                pace.latency_counts = [a + b for a, b in zip(pace.latency_counts, counted["latency_counts"], strict=True)]
             counts = [a + b for a, b in zip(total.latency.counts, part["latency"]["counts"], strict=True)]
             total.latency = Histogram(counts, total.latency.total + part["latency"]["total"])
     return total

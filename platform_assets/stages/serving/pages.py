@@ -41,6 +41,11 @@ def metrics(routes: Iterable[Route], server: Mapping[str, Any]) -> str:
     for field in ("requests", "rows", "errors"):
         lines.append(f"# TYPE falaj_{field} gauge")
         lines += [f"falaj_{field}{{{_labels(route, role, arm)}}} {getattr(arm.figures, field)}" for route, role, arm in arms]
+    lines.append("# TYPE falaj_cpu_seconds gauge")
+    lines += [
+        f"falaj_cpu_seconds{{{_labels(route, role, arm)}}} {sum(pace.cpu_seconds for pace in arm.figures.paces):.6f}"
+        for route, role, arm in arms
+    ]
     lines.append("# TYPE falaj_latency_seconds histogram")
     for route, role, arm in arms:
         lines += _histogram("falaj_latency_seconds", _labels(route, role, arm), arm.figures.latency)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ class Route:
     def status(self) -> dict[str, Any]:
         """Plain JSON of where traffic goes and what was measured."""
         traffic, comparison = self.traffic, self.comparison
-        arms = {arm.bundle.digest: vars(arm.figures.record()) for arm in (self.live, self.challenger) if arm is not None}
+        arms = {arm.bundle.digest: asdict(arm.figures.record()) for arm in (self.live, self.challenger) if arm is not None}
         return {
             "model": self.model,
             "live": traffic.live,

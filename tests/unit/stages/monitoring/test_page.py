@@ -7,6 +7,7 @@ import pytest
 from platform_assets.specs.estimate import WindowEstimate
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.records import ColumnDrift, DriftReport, WindowPerformance, WindowReport
+from platform_assets.specs.service import ServiceCounts, ServiceFinding, ServiceReport
 from platform_assets.stages.monitoring.exposition import HELP, render_drift
 from platform_assets.stages.monitoring.light import show_light
 from platform_assets.stages.monitoring.page import Done, began, draw_page
@@ -34,7 +35,14 @@ REPORT = DriftReport(
         WindowEstimate(n, f"2020-01-0{n + 1}", "auroc", 0.75, 0.7, 0.8, 0.8, dropped=False, sentence=f"window {n} <estimated>")
         for n in range(4)
     ),
-)
+    (
+        ServiceReport(
+            "v", "2020-01-04", "rollout", ServiceCounts(600), ServiceCounts(700), ServiceCounts(700),
+            (ServiceFinding("latency_p99", 4.0, 3.0, 1e-9, regressed=True, severity="warning", was="2 ms", now="8 ms"),
+             ServiceFinding("errors", 0.0, 0.01, 1.0, regressed=False, severity="", was="0.00%", now="0.00%")),
+        ),
+    ),
+)  # fmt: skip
 FEED = FeedReport(4, (FeedFault(3, 30, 39, "2020-01-04", "2020-01-04", ("unit change",), "adr is <broken>", ("k",)),))
 
 
@@ -88,6 +96,7 @@ def test_the_page_says_what_moved_since_when_how_sure_what_it_costs_and_what_was
         "window 2, 2020-01-03",
         "auroc of window 1",
         "adr is <broken>",
+        "p99 8 ms, the release showed 2 ms",
     ):
         assert said in text
     for said in ("2020-01-05", "retraining, asked for by drift", "helped, +3.0 % of the loss won"):
@@ -111,10 +120,11 @@ def test_the_light_is_red_for_a_broken_feed_or_promise_amber_for_a_drift_and_gre
         "promise": show_light(dropped, FeedReport(4)),
         "drift": show_light(REPORT, FeedReport(4, FEED.faults[:0])),
         "quiet": show_light(DriftReport(REPORT.windows[:2]), FeedReport(2)),
+        "service": show_light(DriftReport(REPORT.windows[:2], service=REPORT.service), FeedReport(2)),
         "nothing": show_light(DriftReport(()), FeedReport()),
     }
     assert {name: light["light"] for name, light in found.items()} == {
-        "feed": "red", "promise": "red", "drift": "amber", "quiet": "green", "nothing": "green"
+        "feed": "red", "promise": "red", "drift": "amber", "quiet": "green", "nothing": "green", "service": "amber"
     }  # fmt: skip
     assert found["feed"]["sentence"] == "adr is <broken>"
     assert found["drift"] == {"light": "amber", "sentence": "window 3 told", "at": "2020-01-04"}

@@ -9,6 +9,7 @@ import pytest
 
 from platform_assets.stages.serving.batching import Batcher, BusyError
 from platform_assets.stages.serving.columns import Encoded
+from platform_assets.stages.serving.figures import Figures
 
 
 class Loop:
@@ -38,6 +39,7 @@ class Arm:
     """A version that answers anything."""
 
     bundle = SimpleNamespace(session=object(), answer=lambda batch: np.zeros((batch.rows, 2)))
+    figures = Figures("v")
 
 
 @pytest.fixture
