@@ -183,6 +183,9 @@ class ServingSpec(Spec):
     )
 
 
+Season = Literal["day", "week", "year"]
+
+
 class ServiceWatchSpec(Spec):
     """How much worse than the release showed it may be served before people are told."""
 
@@ -204,6 +207,10 @@ class MonitoringSpec(Spec):
         0.01, gt=0, lt=0.5, description="Share of windows without a drift that may alarm, kept by what the training rows' own blocks show."
     )
     performance_drop: float = Field(0.03, gt=0, lt=1, description="Drop of the leading metric, once labels are known, that counts.")
+    season: Season | None = Field(
+        None,
+        description="Known cycle: a window's inputs are compared with the same hours, days of the week or months of the training rows.",
+    )
     service: ServiceWatchSpec = Field(ServiceWatchSpec(), description="How the server answers, against what the release showed.")
 
 

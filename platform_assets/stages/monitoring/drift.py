@@ -20,6 +20,7 @@ from platform_assets.stages.monitoring.reference import (
     margin_layer,
     pair_importance,
 )
+from platform_assets.stages.monitoring.season import phases_of, shares_of
 from platform_assets.stages.monitoring.signals import LABEL, span_of, take_labels, take_signals
 from platform_assets.stages.monitoring.sketch import Summary, sketch_signals, summarise
 from platform_assets.stages.monitoring.statistics import surge_p_value
@@ -60,7 +61,9 @@ def report_window(
     """Hold one window, in event order, against a reference; see `report_sketch`."""
     signals = take_signals(rows, schema=schema, probabilities=probabilities, tokeniser=reference.tokeniser)
     sketch = sketch_signals(signals, seed=window.index)
-    return report_sketch(reference, sketch, window=window, between=span_of(rows, schema=schema), importance=importance, spec=spec)
+    shares = shares_of(phases_of(rows[schema.event_time], reference.season)) if reference.season and rows.num_rows else {}
+    between = span_of(rows, schema=schema)
+    return report_sketch(reference, sketch, window=window, between=between, importance=importance, spec=spec, shares=shares)
 
 
 def report_sketch(
@@ -71,15 +74,18 @@ def report_sketch(
     between: tuple[str, str],
     importance: Mapping[str, float] | None,
     spec: MonitoringSpec,
+    shares: Mapping[int, float] | None = None,
 ) -> WindowReport:
     """Hold the merged sketch of a window's batches against a reference; `between`: its first and last event.
+
+    `shares`: of its rows in each phase of the reference's season, whose like period it is then held against.
 
     A finding is drift when its p-value, corrected for all tests of its layer, is under `significance` and its effect above both
     `min_effect` and what the training data's own blocks showed, times the margin that keeps the declared rate. The window drifts when the
     model's answers do, or inputs that together hold at least LEANS_ON of the total `importance` (feature to share; None: all count).
     """
     now = summarise(sketch)
-    past = {summary.name: summary for summary in reference.signals if summary.name in now}
+    past = {name: summary for name, summary in reference.like(shares or {}).items() if name in now}
     findings = [finding for name, summary in past.items() for finding in weigh_signal(summary, now[name])]
     columns = [_judge(finding, reference, tests=len(past), importance=importance, spec=spec) for finding in findings]
     told = [column for column in columns if column.drifted or column.layer in ("column", "answer")]

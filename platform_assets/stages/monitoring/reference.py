@@ -15,6 +15,7 @@ import numpy as np
 
 from platform_assets.errors import StageError
 from platform_assets.networks.tokens import Tokeniser
+from platform_assets.specs.model import Season
 from platform_assets.stages.monitoring.dependence import (
     ODD,
     Code,
@@ -32,6 +33,7 @@ from platform_assets.stages.monitoring.dependence import (
     weigh_together,
 )
 from platform_assets.stages.monitoring.evidence import weigh_signal
+from platform_assets.stages.monitoring.season import Phase, like_period, phases_of, store_phase
 from platform_assets.stages.monitoring.signals import order_by_event, span_of, take_answers, take_labels, take_signals
 from platform_assets.stages.monitoring.sketch import Sketch, Summary, merge_sketches, round_to_digits, sketch_signals, summarise
 
@@ -79,6 +81,13 @@ class Reference:
     dependence: Dependence | None = None
     margins: dict[str, float] = field(default_factory=dict)
     tokeniser: Tokeniser | None = None
+    season: Season | None = None
+    phases: tuple[Phase, ...] = ()
+
+    def like(self, shares: Mapping[int, float]) -> dict[str, Summary]:
+        """Return what a window with these shares of rows in each phase is held against."""
+        whole = {summary.name: summary for summary in self.signals}
+        return like_period(whole, {phase.number: phase for phase in self.phases}, shares) if self.phases and shares else whole
 
 
 def build_reference(
@@ -96,6 +105,7 @@ def build_reference(
     Rows without an event time are taken in the order they stand in.
     `unseen`: its answers to rows it was not trained on, against which live answers are held; a model is surer of what it has seen.
     `importance`: each feature's share; None where every column counts. `tokeniser`: the one of its texts.
+    With a declared season blocks are held against the like phases of the others, so that thresholds are those of such comparisons.
     """
     if not train.num_rows:
         raise StageError("a drift reference was asked for from no training rows; at least one is needed")
@@ -106,15 +116,27 @@ def build_reference(
     size = spec.window_rows
     starts = range(0, max(train.num_rows - size, 0) + 1, size)
     ends = [*starts[1:], train.num_rows]  # a rest goes with the last block
-    sketches = []
+    season = spec.season if schema.event_time in train.column_names else None
+
+    def sketch(places: slice | np.ndarray, seed: int) -> Sketch:
+        taken, given = train.slice(places.start, places.stop - places.start) if isinstance(places, slice) else train.take(places), None
+        given = None if answers is None else answers[places]
+        signals = take_signals(taken, schema=schema, probabilities=given, tokeniser=tokeniser)
+        labels = (take_labels(taken[schema.target].cast("string")),) if schema.target in taken.column_names else ()
+        return sketch_signals([*signals, *labels], seed=seed)
+
+    sketches, parts = [], list[dict[int, Sketch]]()
     for start, end in zip(starts, ends, strict=True):
-        rows, given = train.slice(start, end - start), None if answers is None else answers[start:end]
-        signals = take_signals(rows, schema=schema, probabilities=given, tokeniser=tokeniser)
-        labels = (take_labels(rows[schema.target].cast("string")),) if schema.target in rows.column_names else ()
-        sketches.append(sketch_signals([*signals, *labels], seed=start))
+        sketches.append(sketch(slice(start, end), start))
+        if season:
+            phase = phases_of(train[schema.event_time].slice(start, end - start), season)
+            parts.append({int(one): sketch(start + np.flatnonzero(phase == one), start) for one in np.unique(phase)})
     summaries = summarise(merge_sketches(sketches))
-    chosen = [sketches[place] for place in np.unique(np.linspace(0, len(sketches) - 1, _MOST_BLOCKS).round().astype(int))]
-    strayed, ratios = _stray(chosen, spec=spec, importance=importance)
+    numbers = sorted({one for part in parts for one in part if one >= 0})
+    phases = tuple(store_phase(one, summarise(merge_sketches(part[one] for part in parts if one in part))) for one in numbers)
+    places = np.unique(np.linspace(0, len(sketches) - 1, _MOST_BLOCKS).round().astype(int))
+    chosen = [sketches[place] for place in places]
+    strayed, ratios = _stray(chosen, [parts[place] for place in places] if season else [], spec=spec, importance=importance)
     dependence, joint_ratios = _relate(chosen, summaries, spec=spec, importance=importance)
     if unseen is not None:
         held = summarise(sketch_signals(take_answers(unseen, classes=schema.classes), seed=0))
@@ -132,6 +154,8 @@ def build_reference(
             layer: margin_of(values, rate=spec.false_alarms / LAYERS, layer=layer) for layer, values in {**ratios, **joint_ratios}.items()
         },
         tokeniser=tokeniser,
+        season=season,
+        phases=phases,
     )
 
 
@@ -171,16 +195,24 @@ def floor_of(layer: str, spec: MonitoringSpec) -> float:
 
 
 def _stray(
-    blocks: Sequence[Sketch], *, spec: MonitoringSpec, importance: Mapping[str, float] | None
+    blocks: Sequence[Sketch], parts: Sequence[Mapping[int, Sketch]], *, spec: MonitoringSpec, importance: Mapping[str, float] | None
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Hold each block against all others; return what each finding hardly passes, and each block's largest ratio to that, by layer."""
+    """Hold each block against all others; return what each finding hardly passes, and each block's largest ratio to that, by layer.
+
+    `parts`: each block's sketches by phase, where a season is declared.
+    """
     if len(blocks) < _FEWEST_BLOCKS:
         return {}, {}
-    before = [None, *accumulate(blocks[:-1], Sketch.merge)]
-    after = [*reversed([*accumulate(reversed(blocks[1:]), Sketch.merge)]), None]
+    numbers = {one for part in parts for one in part}
+    apart = {one: _others([part.get(one) for part in parts]) for one in numbers}
     found = []
-    for block, *sides in zip(blocks, before, after, strict=True):
-        past, now = summarise(merge_sketches(side for side in sides if side is not None)), summarise(block)
+    for place, (block, rest) in enumerate(zip(blocks, _others(blocks), strict=True)):
+        assert rest is not None
+        past, now = summarise(rest), summarise(block)
+        if parts:
+            there = {one: apart[one][place] for one in parts[place]}
+            phases = {one: store_phase(one, summarise(others)) for one, others in there.items() if others is not None and one >= 0}
+            past = like_period(past, phases, {one: part.rows / block.rows for one, part in parts[place].items()})
         found.append({finding.name: finding for name in now for finding in weigh_signal(past[name], now[name])})
     names = sorted({name for findings in found for name in findings})
     effects = np.array([[findings[name].effect if name in findings else 0.0 for name in names] for findings in found])
@@ -196,6 +228,17 @@ def _stray(
     ratios = against_others(effects, limit, floors=floors)
     largest = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in ("column", "quality")}
     return dict(zip(names, round_to_digits(limit(effects)).tolist(), strict=True)), largest
+
+
+def _others(blocks: Sequence[Sketch | None]) -> list[Sketch | None]:
+    """Return, of each block, all others merged; None where there are none."""
+
+    def merge(one: Sketch | None, other: Sketch | None) -> Sketch | None:
+        return one.merge(other) if one and other else one or other
+
+    before = [None, *accumulate(blocks[:-1], merge)]
+    after = [*reversed([*accumulate(reversed(blocks[1:]), merge)]), None]
+    return [merge(*sides) for sides in zip(before, after, strict=True)]
 
 
 def against_others(effects: np.ndarray, limit: Callable[[np.ndarray], np.ndarray], *, floors: np.ndarray | float) -> np.ndarray:
