@@ -25,6 +25,14 @@ settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what goes to one worker: the tests of a file, and all that look at the main job's finished home, which costs two minutes."""
+    for item in items:
+        group = "finished" if "finished" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def checkout() -> Path:
     return CHECKOUT
