@@ -9,10 +9,10 @@ ifneq ($(wildcard ../shared/data),)
 export FALAJ_DATA ?= ../shared/data
 endif
 
-.PHONY: help setup run test lint ui down bench clean
+.PHONY: help setup run test lint ui up-team down bench clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 setup: ## make .venv with the pinned set (TORCH_INDEX=URL takes torch from there, for a GPU machine)
 	@TORCH_INDEX='$(TORCH_INDEX)' sh infra/setup.sh
@@ -34,6 +34,9 @@ lint: setup ## ruff, types, import contracts, declarations, reference
 
 ui: setup ## web UI, daemon and inference server on loopback, in the background
 	@$(PYTHON) -m platform_assets.cli up
+
+up-team: setup ## the same on a team's servers, which FALAJ_TEAM names (docs/how-to/run-as-a-team.md)
+	@FALAJ_ENV=team $(PYTHON) -m platform_assets.cli up
 
 down: setup ## stop what `make ui` started
 	@$(PYTHON) -m platform_assets.cli down

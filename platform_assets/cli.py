@@ -46,7 +46,7 @@ def main() -> None:
     try:
         app()
     except FalajError as error:
-        Console(stderr=True).print(f"falaj: {error}", style="red", highlight=False, markup=False)
+        Console(stderr=True).print(f"falaj: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
     except SystemExit as end:  # typer turns Ctrl-C into this
         if end.code == _INTERRUPTED:

@@ -19,6 +19,7 @@ FalajError
 │   └── AccessError      no token, or not a valid one (HTTP 401)
 │       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
+├── SettingsError        a team's settings file is wrong, or a server that it names does not answer; lists every fault
 └── StateError           FALAJ_HOME is held by another process, or holds something else
 
 A message says what was asked, what was found, what would be right and where to change it.
@@ -126,6 +127,16 @@ class ForbiddenError(AccessError):
 
 class AdmissionError(FalajError):
     """A run may not start: its budget, its own limit or where its data may be forbids it."""
+
+
+class SettingsError(FalajError):
+    """A team's settings file is wrong, or a server that it names does not answer; `faults` holds all that is."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = faults
+        noun = "thing is" if len(faults) == 1 else "things are"
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        super().__init__(f"{len(faults)} {noun} wrong with the team's settings:\n{lines}")
 
 
 class StateError(FalajError):

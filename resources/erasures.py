@@ -18,14 +18,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from platform_assets.errors import StateError
 from resources.home import write_atomically
-from resources.state import open_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from resources.databases import Database, Dialect
+
 _NONCE_BYTES = 12
-_SCHEMA = "CREATE TABLE IF NOT EXISTS forgotten (dataset TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (dataset, mark))"
+_TABLE = "CREATE TABLE IF NOT EXISTS forgotten (dataset TEXT NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (dataset, mark))"
+_SCHEMA: dict[Dialect, str] = {"sqlite": _TABLE, "postgresql": _TABLE}
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,9 @@ class Erasure:
 
 
 class Erasures:
-    """Journals in a folder, the list in the state file."""
+    """Journals in a folder, the list in a database."""
 
-    def __init__(self, folder: Path, *, state: Path, key: bytes) -> None:
+    def __init__(self, folder: Path, *, state: Database, key: bytes) -> None:
         self._folder, self._state = folder, state
         self._cipher = AESGCM(hmac.digest(key, b"falaj erasure journal", hashlib.sha256))
 
@@ -73,15 +75,16 @@ class Erasures:
 
     def forget(self, mark: str, *, datasets: Sequence[str]) -> None:
         """Put a person on the list: later deliveries of these datasets are read without them."""
-        with open_state(self._state, schema=_SCHEMA) as state:
-            state.executemany("INSERT OR IGNORE INTO forgotten VALUES (?, ?)", [(dataset, mark) for dataset in datasets])
+        with self._state.alone(_SCHEMA) as unit:
+            for dataset in datasets:
+                unit.run("INSERT INTO forgotten VALUES (?, ?) ON CONFLICT DO NOTHING", dataset, mark)
 
     def forgotten(self, dataset: str) -> frozenset[str]:
         """Return the marks of everybody who is forgotten in a dataset."""
-        if not self._state.exists():
+        if not self._state.is_made():
             return frozenset()
-        with open_state(self._state, schema=_SCHEMA) as state:
-            return frozenset(mark for (mark,) in state.execute("SELECT mark FROM forgotten WHERE dataset = ?", (dataset,)))
+        with self._state.opened(_SCHEMA) as unit:
+            return frozenset(mark for (mark,) in unit.run("SELECT mark FROM forgotten WHERE dataset = ?", dataset))
 
     def advance(self, erasure: Erasure, step: str, count: int) -> Erasure:
         """Write down that a step is done, and what it removed."""

@@ -35,15 +35,14 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     beside.replace(path)
 
 
-def prepare_home(home: Home, instance_yaml: Path) -> None:
-    """Create folders and Dagster's instance file; what exists stays, the instance file follows the checkout."""
+def prepare_home(home: Home, instance: bytes) -> None:
+    """Create folders and Dagster's instance file (YAML); what exists stays, the instance file is always this one."""
     for folder in (home.instance, home.tables, home.artefacts, home.feast, home.mlflow, home.serving, home.run, home.logs, home.reports):
         folder.mkdir(parents=True, exist_ok=True)
     home.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = instance_yaml.read_bytes()
     target = home.instance / "dagster.yaml"
-    if not target.exists() or target.read_bytes() != wanted:
-        write_atomically(target, wanted)
+    if not target.exists() or target.read_bytes() != instance:
+        write_atomically(target, instance)
 
 
 def clear_scratch(home: Home) -> None:

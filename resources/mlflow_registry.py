@@ -25,16 +25,13 @@ _STEP = "epoch"
 
 
 class MlflowRegistry:
-    """MLflow over SQLite in one folder: an experiment and a registered model a model, both of its name."""
+    """MLflow over a database, SQLite in one folder unless `uri` names another: an experiment and a registered model a model."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, uri: str | None = None) -> None:
+        """Keep locks and artefacts in `home`; `uri` is a tracking and registry URI, as `mlflow ui --backend-store-uri` takes it."""
         self._home = home
+        self.uri = uri or f"sqlite:///{home / 'mlflow.db'}"
         self._client: MlflowClient | None = None
-
-    @property
-    def uri(self) -> str:
-        """Tracking and registry URI, for `mlflow ui --backend-store-uri`."""
-        return f"sqlite:///{self._home / 'mlflow.db'}"
 
     def start_training(self, model: str, tags: Mapping[str, str]) -> str:
         """Open the run of a training that has begun; return its run id. An MLflow that does not answer raises StateError."""

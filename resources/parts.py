@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from platform_assets.specs.catalogue import Catalogue
     from platform_assets.specs.dataset import DatasetSpec
     from resources.column_keys import ColumnKey
+    from resources.databases import Database
     from resources.erasures import Erasures
     from resources.settings import Settings
     from resources.studies import Scalar, Space, Study
+    from resources.team import Room
 
 
 class Unwatched:
@@ -31,7 +34,7 @@ class Unwatched:
 
 @dataclass(frozen=True)
 class Parts:
-    """The embedded parts of a laptop. Each is made when first asked for."""
+    """The parts of an environment, embedded ones or a team's servers. Each is made when first asked for."""
 
     settings: Settings
     catalogue: Catalogue
@@ -85,10 +88,10 @@ class Parts:
 
     @cached_property
     def registry(self) -> ports.ModelRegistry:
-        """MLflow on SQLite."""
+        """MLflow on SQLite or PostgreSQL."""
         from resources.mlflow_registry import MlflowRegistry
 
-        return MlflowRegistry(self.settings.home.mlflow)
+        return MlflowRegistry(self.settings.home.mlflow, uri=database_of(self.settings, "mlflow"))
 
     @cached_property
     def serving(self) -> ports.ServingTarget:
@@ -100,18 +103,16 @@ class Parts:
     @cached_property
     def clock(self) -> ports.Clock:
         """Time of the data."""
-        from resources.clock import SqliteClock
+        from resources.clock import SqlClock
 
-        return SqliteClock(self.settings.home.state)
+        return SqlClock(open_state_of(self.settings))
 
     @cached_property
     def audit(self) -> ports.AuditLog:
         """Hash-chained, signed log of who did what; what the inference server noted until now is in it."""
-        from resources.audit import SqliteAuditLog
-        from resources.audit_signature import HeadSigner
         from resources.incidents import take_over
 
-        log = SqliteAuditLog(self.settings.home.state, signer=HeadSigner(self.settings.home.keys))
+        log = open_audit(self.settings)
         take_over(self.settings.home.serving, log)
         return log
 
@@ -168,7 +169,7 @@ class Parts:
         """Open a hyperparameter search in Optuna's database."""
         from resources.studies import Study
 
-        url = f"sqlite:///{self.settings.home.studies}"
+        url = database_of(self.settings, "optuna") or f"sqlite:///{self.settings.home.studies}"
         return Study(url, name, space=space, declared=declared, higher_is_better=higher_is_better)
 
     def start_clock(self, dataset: DatasetSpec) -> datetime:
@@ -185,7 +186,7 @@ class Parts:
         """Journals of erasures, and who is forgotten."""
         from resources.erasures import Erasures
 
-        return Erasures(self.settings.home.erasures, state=self.settings.home.state, key=self.pseudonym_key)
+        return Erasures(self.settings.home.erasures, state=open_state_of(self.settings), key=self.pseudonym_key)
 
     def source(self, dataset: str) -> ports.Source:
         """Open a dataset's source, read without those who are forgotten."""
@@ -196,8 +197,41 @@ class Parts:
         return WithoutForgotten(found, spec.subject, dataset, self.erasures, self.pseudonym_key) if spec.subject else found
 
 
+def database_of(settings: Settings, room: Room) -> str | None:
+    """Return the DSN of a schema in the team's PostgreSQL; None where there is no team."""
+    from resources.team import postgresql_dsn
+
+    return postgresql_dsn(settings.team.postgresql, room) if settings.team else None
+
+
+def open_state_of(settings: Settings) -> Database:
+    """Open where small state of this platform lies: the state file, or the team's PostgreSQL."""
+    from resources.databases import PostgresDatabase, SqliteDatabase
+
+    dsn = database_of(settings, "falaj")
+    return PostgresDatabase(dsn) if dsn else SqliteDatabase(settings.home.state)
+
+
+def open_audit(settings: Settings) -> ports.AuditLog:
+    """Open the audit log, for those who need no other part."""
+    from resources.audit import PostgresAuditLog, SqliteAuditLog
+    from resources.audit_signature import HeadSigner
+
+    signer, dsn = HeadSigner(settings.home.keys), database_of(settings, "falaj")
+    return PostgresAuditLog(dsn, signer=signer) if dsn else SqliteAuditLog(settings.home.state, signer=signer)
+
+
 def build_parts(settings: Settings, catalogue: Catalogue, *, watcher: ports.Watcher | None = None) -> Parts:
     """Bind the parts of the environment that FALAJ_ENV names."""
     from resources.home import read_sources
 
     return Parts(settings, catalogue, read_sources(settings.home), watcher or Unwatched())
+
+
+def instance_config(settings: Settings) -> bytes:
+    """Return Dagster's instance file: the laptop's, its storage in PostgreSQL where there is a team."""
+    from resources.settings import CHECKOUT
+
+    whole = (CHECKOUT / "infra" / "dagster" / "laptop.yaml").read_bytes()
+    dsn = database_of(settings, "dagster")
+    return whole if dsn is None else whole + f"storage:\n  postgres:\n    postgres_url: {json.dumps(dsn)}\n".encode()

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from platform_assets.errors import StateError
 
 if TYPE_CHECKING:
+    from platform_assets.specs.team import TeamSpec
     from resources.couriers import Mailbox, QuietHours
 
 _MAX_PORT = 65535
 _MAX_WORKERS = 256
-_ENVIRONMENTS = ("laptop",)
+LAPTOP, TEAM = "laptop", "team"
+_ENVIRONMENTS = (LAPTOP, TEAM)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Set before any library is imported: nothing may call home, on any path that starts this platform.
@@ -53,7 +55,10 @@ VARIABLES = {
             ".falaj",
             "Folder of all state. Left out, it lies in the checkout, and runs on a provided dataset get one beside it.",
         ),
-        Variable("FALAJ_ENV", "laptop", "Set of parts that is bound. This version has one: laptop."),
+        Variable("FALAJ_ENV", "laptop", "Set of parts that is bound: laptop, all embedded, or team, on the servers that FALAJ_TEAM names."),
+        Variable(
+            "FALAJ_TEAM", "infra/team/team.toml", "Settings file of a team's servers, TOML. Left out, the shipped one in the checkout."
+        ),
         Variable("FALAJ_DEFS", "platform_assets/defs", "Folder of declarations. Left out, the shipped ones in the checkout."),
         Variable("FALAJ_WEBHOOK_URL", "", "Receiver of notifications, as JSON by POST. Left out, there is no webhook."),
         Variable("FALAJ_WEBHOOK_SECRET_FILE", "", "File with the secret that signs each webhook message (HMAC-SHA-256). Left out, none."),
@@ -270,6 +275,8 @@ class Settings:
     serve_workers: int = 1
     notices: NoticeSettings = NoticeSettings()
     identity: IdentitySettings = IdentitySettings()
+    team: TeamSpec | None = None
+    team_file: Path | None = None
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -285,7 +292,7 @@ def apply_to_this_process(settings: Settings) -> None:
 def read_settings() -> Settings:
     """Read the environment; every default is the laptop's."""
     root = Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute()
-    return Settings(
+    settings = Settings(
         home=Home(root),
         environment=_read_environment(),
         defs_root=Path(_chosen("FALAJ_DEFS") or CHECKOUT / VARIABLES["FALAJ_DEFS"].default).absolute(),
@@ -300,6 +307,24 @@ def read_settings() -> Settings:
         serve_workers=_read_workers(),
         notices=_read_notices(),
         identity=_read_identity(),
+    )
+    return settings if settings.environment == LAPTOP else _with_team(settings)
+
+
+def _with_team(settings: Settings) -> Settings:
+    """Put the team's servers where nothing else was named; raises SettingsError with all that is wrong with their file."""
+    from resources.team import postgresql_dsn, read_team, redis_url
+
+    file = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
+    team = read_team(file)
+    database = postgresql_dsn(team.postgresql, "falaj")
+    return replace(
+        settings,
+        team=team,
+        team_file=file,
+        leases=settings.leases or database,
+        ledger=settings.ledger or database,
+        events=settings.events or redis_url(team.redis),
     )
 
 
@@ -380,4 +405,6 @@ def silence_telemetry() -> None:
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """Environment for a process that this platform starts: same home, telemetry off."""
     ours = {"FALAJ_HOME": str(settings.home.root), "FALAJ_ENV": settings.environment, "FALAJ_DEFS": str(settings.defs_root)}
+    if settings.team_file is not None:
+        ours["FALAJ_TEAM"] = str(settings.team_file)
     return {**os.environ, **QUIET, **STEADY, **ours, "DAGSTER_HOME": str(settings.home.instance), **extra}

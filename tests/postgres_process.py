@@ -9,8 +9,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from uuid import uuid4
+
+from platform_assets.stages.training.heartbeat import connect_postgresql
 
 PATIENCE_SECONDS = 60
 
@@ -49,3 +52,13 @@ def run_postgres(programs: Path) -> Iterator[str]:
             subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], check=False, **quiet, **who)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def own_database(server: str) -> str:
+    """A database of its own on a shared server; its DSN."""
+    name = f"own_{uuid4().hex[:8]}"
+    with closing(connect_postgresql(server)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+    return f"{server.rpartition('/')[0]}/{name}"

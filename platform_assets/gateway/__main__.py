@@ -17,11 +17,10 @@ from platform_assets.gateway.sites import Site
 from platform_assets.identity.policy import Deployment, read_policies
 from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.identity.sessions import Sealer
-from resources.audit import SqliteAuditLog
-from resources.audit_signature import HeadSigner
 from resources.home import ensure_secret
 from resources.issuers import LocalIssuer, OidcIssuer
 from resources.once import UsedNames
+from resources.parts import open_audit
 from resources.settings import Settings, read_settings
 
 SESSION_KEY_FILE = "session.key"
@@ -40,7 +39,7 @@ def build_gateway(settings: Settings, sites: Sequence[str]) -> Gateway:
         verifier=issuer or LocalIssuer(home.keys),
         sealer=Sealer(ensure_secret(home.keys / SESSION_KEY_FILE)),
         policies=read_policies({file.name: file.read_text() for file in sorted(folder.iterdir())} if folder.is_dir() else {}),
-        audit=SqliteAuditLog(home.state, signer=HeadSigner(home.keys)),
+        audit=open_audit(settings),
         used=UsedNames(home.used),
         claims=Claims(wanted.roles, wanted.tenants, wanted.audience),
     )

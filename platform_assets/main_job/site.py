@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
 from resources.home import prepare_home
+from resources.parts import instance_config
 from resources.serving import server_command, server_is_up
 from resources.settings import CHECKOUT, Settings, child_environment
+from resources.team import ask_servers
 from resources.tokens import leave_ticket
 
 DAEMON, GATEWAY, WEB, SERVER = "daemon", "gateway", "web", "server"
@@ -23,8 +25,10 @@ _LINK_SECONDS = 3600
 
 
 def prepare(settings: Settings) -> None:
-    """Make the home ready; repeatable."""
-    prepare_home(settings.home, CHECKOUT / "infra" / "dagster" / f"{settings.environment}.yaml")
+    """Make the home ready, and see that a team's servers answer; repeatable."""
+    if settings.team is not None and settings.team_file is not None:
+        ask_servers(settings.team, settings.team_file)
+    prepare_home(settings.home, instance_config(settings))
 
 
 def start_daemon(settings: Settings, *, tied: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", timedelta: "span of time", date: "date"}
+_PLAIN = {str: "text", Path: "file", int: "whole number", float: "number", bool: "true or false", timedelta: "span of time", date: "date"}
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 

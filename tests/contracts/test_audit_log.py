@@ -1,4 +1,4 @@
-"""What every audit log promises, and what the SQLite one finds when somebody writes behind its back."""
+"""What every audit log promises, and what those in a database find when somebody writes behind their back."""
 
 import os
 import signal
@@ -8,10 +8,13 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg2
 import pytest
+from postgres_process import own_database
 
 from platform_assets.errors import StateError
-from resources.audit import GENESIS, SqliteAuditLog, hash_entry
+from platform_assets.stages.training.heartbeat import connect_postgresql
+from resources.audit import GENESIS, PostgresAuditLog, SqliteAuditLog, hash_entry
 from resources.audit_signature import HeadSigner
 from resources.testing.state import MemoryAuditLog
 
@@ -20,8 +23,14 @@ def open_log(path):
     return SqliteAuditLog(path, signer=HeadSigner(path.parent / "keys"))
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+def open_postgres_log(dsn, tmp_path):
+    return PostgresAuditLog(dsn, signer=HeadSigner(tmp_path / "keys"))
+
+
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def log(request, tmp_path):
+    if request.param == "postgres":
+        return open_postgres_log(own_database(request.getfixturevalue("postgres")), tmp_path)
     return open_log(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryAuditLog()
 
 
@@ -231,8 +240,11 @@ def test_a_log_put_back_to_an_earlier_state_is_found_by_a_checkpoint_kept_elsewh
         log.check_checkpoint({**checkpoint, "length": 5})
 
 
-def test_threads_and_a_forked_child_write_one_chain(written):
-    _, log = written
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_threads_and_a_forked_child_write_one_chain(request, tmp_path, kind):
+    log = open_log(tmp_path / "state.sqlite")
+    if kind == "postgres":
+        log = open_postgres_log(own_database(request.getfixturevalue("postgres")), tmp_path)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: log.append("thread", subject="m", actor=str(n), detail={}), range(20)))
     pid = os.fork()
@@ -243,5 +255,59 @@ def test_threads_and_a_forked_child_write_one_chain(written):
             os._exit(0)
     os.waitpid(pid, 0)
     log.append("parent", subject="m", actor="parent", detail={})
-    assert log.verify() == 27
+    assert log.verify() == 22
     assert [entry["action"] for entry in log.entries()[-2:]] == ["child", "parent"]
+
+
+@pytest.fixture
+def written_in_postgres(postgres, tmp_path):
+    dsn = own_database(postgres)
+    log = open_postgres_log(dsn, tmp_path)
+    for n in range(5):
+        log.append(f"step {n}", subject="m", actor="falaj", detail={"n": n})
+    return dsn, log
+
+
+def run_in_postgres(dsn, *statements):
+    connection = connect_postgresql(dsn)
+    try:
+        with connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET actor = 'me' WHERE seq = 3", "DELETE FROM audit WHERE seq = 3", "TRUNCATE audit", "DELETE FROM audit_head",
+        "INSERT INTO audit SELECT seq + 2, at, action, subject, actor, detail, previous, hash FROM audit WHERE seq = 5",
+    ],
+)  # fmt: skip
+def test_postgresql_itself_refuses_to_change_an_entry(written_in_postgres, statement):
+    dsn, log = written_in_postgres
+    with pytest.raises(psycopg2.Error, match="append-only"):
+        run_in_postgres(dsn, statement)
+    assert log.verify() == 5
+
+
+@pytest.mark.parametrize(
+    ("statement", "place"),
+    [
+        ("UPDATE audit SET actor = 'me' WHERE seq = 3", r"entry 3 \(step 2\) was altered"),
+        ("DELETE FROM audit WHERE seq = 2", "entry 2 is missing"),
+        ("DELETE FROM audit WHERE seq > 3", "the log was cut after entry 3 of 5"),
+        ("DELETE FROM audit_signature", "bears no signature"),
+    ],
+)
+def test_a_change_behind_the_back_of_postgresql_is_found(written_in_postgres, tmp_path, statement, place):
+    dsn, _ = written_in_postgres
+    run_in_postgres(dsn, "DROP TRIGGER audit_kept ON audit", statement)
+    with pytest.raises(StateError, match=place):
+        open_postgres_log(dsn, tmp_path).verify()
+
+
+def test_a_log_in_a_postgresql_that_is_gone_says_where_it_looked(tmp_path):
+    with pytest.raises(StateError, match=r"PostgreSQL at 127\.0\.0\.1:1/none could not be used"):
+        open_postgres_log("postgresql://falaj@127.0.0.1:1/none", tmp_path).append("a", subject="m", actor="x", detail={})

@@ -7,15 +7,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
+from postgres_process import own_database
 
 from platform_assets.errors import StateError
 from platform_assets.specs.spending import Asked, Month, Used
-from platform_assets.stages.training.heartbeat import connect_postgresql
 from resources.ledger import PostgresLedger, SqliteLedger
 from resources.ledger import open_ledger as open_by_dsn
 from resources.testing.state import MemoryLedger
@@ -23,16 +21,6 @@ from resources.testing.state import MemoryLedger
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOW = Month.of(time.time())
 GPU = Asked("gpu-2", "dubai", price_aed_per_hour=36.0, nodes=2, cpu=8, memory_bytes=2**34, gpus=4)
-
-
-def own_database(server: str) -> str:
-    """A database of its own on the shared server."""
-    name = f"ledger_{uuid4().hex[:8]}"
-    with closing(connect_postgresql(server)) as connection:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {name}")
-    return f"{server.rpartition('/')[0]}/{name}"
 
 
 def open_ledger(place: str, **more):

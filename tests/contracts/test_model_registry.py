@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from postgres_process import own_database
 
 from platform_assets.errors import StateError
 from platform_assets.specs.telemetry import Point
@@ -16,9 +17,14 @@ def mlflow(tmp_path_factory):
     return MlflowRegistry(tmp_path_factory.mktemp("ml flow"))
 
 
-@pytest.fixture(params=["mlflow", "memory"])
+@pytest.fixture(scope="module")
+def mlflow_on_postgres(tmp_path_factory, postgres):
+    return MlflowRegistry(tmp_path_factory.mktemp("mlflow"), uri=own_database(postgres))
+
+
+@pytest.fixture(params=["mlflow", "mlflow_on_postgres", "memory"])
 def registry(request):
-    return request.getfixturevalue("mlflow") if request.param == "mlflow" else MemoryRegistry()
+    return MemoryRegistry() if request.param == "memory" else request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from postgres_process import own_database
 
-from resources.clock import SqliteClock
+from resources.clock import SqlClock, SqliteClock
+from resources.databases import PostgresDatabase
 from resources.testing.state import MemoryClock
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "memory"])
 def clock(request, tmp_path):
+    if request.param == "postgres":
+        return SqlClock(PostgresDatabase(own_database(request.getfixturevalue("postgres"))))
     return SqliteClock(tmp_path / "state.sqlite") if request.param == "sqlite" else MemoryClock()
 
 

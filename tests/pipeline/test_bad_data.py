@@ -56,7 +56,7 @@ class Deliveries:
         declaration.parent.mkdir(parents=True)
         declaration.write_text(DECLARATION.format(path=self.file, rule=rule))
         self.tiny = TinyHome(folder / "home", defs=folder / "defs")
-        prepare_home(self.tiny.home, CHECKOUT / "infra" / "dagster" / "laptop.yaml")
+        prepare_home(self.tiny.home, (CHECKOUT / "infra" / "dagster" / "laptop.yaml").read_bytes())
 
     def deliver(self, *, bad: int = 0, rows: int = ROWS, **columns: Any) -> None:
         """Write a delivery; the first `bad` rows cost less than nothing."""

@@ -33,7 +33,7 @@ Chain = tuple[Parts, dg.DagsterInstance]
 def chain(real_hotels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     """Everything from the file to the training set, as the job does it, in this process."""
     tiny = TinyHome(tmp_path_factory.mktemp("hotels") / "home", defs=CHECKOUT / "platform_assets" / "defs")
-    prepare_home(tiny.home, CHECKOUT / "infra" / "dagster" / "laptop.yaml")
+    prepare_home(tiny.home, (CHECKOUT / "infra" / "dagster" / "laptop.yaml").read_bytes())
     bind_sources(tiny.home, {DATASET: str(real_hotels)})
     catalogue = load_catalogue(tiny.settings.defs_root).provide({DATASET: str(real_hotels)})
     parts = build_parts(tiny.settings, catalogue)

@@ -73,7 +73,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyHom
         (folder / "defs" / kind / name).mkdir(parents=True)
         (folder / "defs" / kind / name / "defs.yaml").write_text(text)
     tiny = TinyHome(folder / "home", defs=folder / "defs")
-    prepare_home(tiny.home, CHECKOUT / "infra" / "dagster" / "laptop.yaml")
+    prepare_home(tiny.home, (CHECKOUT / "infra" / "dagster" / "laptop.yaml").read_bytes())
     chain = [keys.dataset_key("reviews", state) for state in ("ingested", "validated", "protected")]
     chain += [keys.features_key("reviews", "review")]
     chain += [keys.model_key("complaints", s) for s in ("training_set", "trained", "candidates", "selected", "gate_verdict", "release")]

@@ -81,7 +81,7 @@ def _write_by_platform(settings: Settings, model: str, folder: Path, *, source: 
     from resources.parts import build_parts
 
     home = Home(folder.with_name("home"))
-    prepare_home(home, CHECKOUT / "infra" / "dagster" / "laptop.yaml")
+    prepare_home(home, (CHECKOUT / "infra" / "dagster" / "laptop.yaml").read_bytes())
     catalogue = load_catalogue(settings.defs_root)
     if source is not None:
         bind_sources(home, {"hotel_bookings": str(source)})

@@ -55,9 +55,10 @@ def boot_id() -> str:
 def connect_postgresql(dsn: str) -> Any:
     """Open a connection on which nothing lasts long; the driver is loaded only where a lease asks for it."""
     import psycopg2
+    from psycopg2.extensions import parse_dsn
 
     # A process that is stopped in the middle of something must not stop everybody else.
-    limits = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000"
+    limits = f"{parse_dsn(dsn).get('options', '')} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=10000"
     return psycopg2.connect(dsn, connect_timeout=5, options=limits, keepalives_idle=5, keepalives_interval=2)
 
 

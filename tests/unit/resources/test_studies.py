@@ -3,6 +3,7 @@
 import multiprocessing
 
 import pytest
+from postgres_process import own_database
 
 from resources.studies import Range, Study
 
@@ -14,9 +15,9 @@ def open_study(url: str, name: str = "hotels") -> Study:
     return Study(url, name, space=SPACE, declared=DECLARED, higher_is_better=True)
 
 
-@pytest.fixture
-def url(tmp_path) -> str:
-    return f"sqlite:///{tmp_path}/studies.sqlite"
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request, tmp_path) -> str:
+    return f"sqlite:///{tmp_path}/studies.sqlite" if request.param == "sqlite" else own_database(request.getfixturevalue("postgres"))
 
 
 def test_the_first_trial_takes_the_declared_values(url):

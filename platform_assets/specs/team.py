@@ -1,0 +1,98 @@
+"""The servers of a team (`FALAJ_ENV=team`): the shape of its one settings file. Whether they answer is asked in `resources/team.py`."""
+
+from __future__ import annotations
+
+from typing import Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, FilePath, field_validator, model_validator
+
+from platform_assets.specs.base import Spec
+
+_LOOPBACK = ("localhost", "::1")
+
+
+class _Server(Spec):
+    ca: FilePath | None = Field(
+        None, description="Certificates (PEM) that the server's must come from; required unless the server is on loopback."
+    )
+
+    def _check_open(self, url: str, field: str) -> None:
+        host = urlsplit(url).hostname or ""
+        if self.ca is None and host not in _LOOPBACK and not host.startswith("127."):
+            raise ValueError(
+                f"{field} names {host}, which is not on loopback, without ca; name the file of certificates that it is held to"
+            )
+
+
+class _KnownByCertificate(_Server):
+    certificate: FilePath | None = Field(None, description="This platform's own certificate (PEM), where the server asks for one.")
+    key: FilePath | None = Field(None, description="Private key (PEM) of that certificate, readable by its owner alone.")
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("of certificate and key only one is named; name both, or neither")
+        return self
+
+
+class PostgresqlSpec(_KnownByCertificate):
+    """One database; Dagster, MLflow, Optuna and this platform each have a schema of their own in it."""
+
+    url: str = Field(description="`postgresql://USER@HOST:PORT/DATABASE`, without a password.")
+    passfile: FilePath | None = Field(None, description="Password file of libpq: a line `HOST:PORT:DATABASE:USER:PASSWORD`, mode 0600.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, url: str) -> str:
+        found = _plain_url(url, schemes=("postgresql",), right="postgresql://USER@HOST:PORT/DATABASE", kept_in="passfile")
+        if not found.username or not found.path.strip("/"):
+            raise ValueError(f"{url!r} lacks a user or a database; right would be postgresql://USER@HOST:PORT/DATABASE")
+        return url
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> Self:
+        self._check_open(self.url, "url")
+        return self
+
+
+class RedisSpec(_KnownByCertificate):
+    """One Redis database: queues of events, and newest feature values."""
+
+    url: str = Field(description="`redis://HOST:PORT/DB`, or `rediss://` for TLS, without a password.")
+    password_file: FilePath | None = Field(None, description="File with the user's password, mode 0600.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, url: str) -> str:
+        _plain_url(url, schemes=("redis", "rediss"), right="redis://HOST:PORT/DB", kept_in="password_file")
+        return url
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> Self:
+        self._check_open(self.url, "url")
+        if (self.ca is not None) != self.url.startswith("rediss:"):
+            raise ValueError("ca and the scheme rediss:// go together; name both for TLS, or neither on loopback")
+        return self
+
+
+class TeamSpec(Spec):
+    """What `FALAJ_TEAM` names: a TOML file with one table a server."""
+
+    postgresql: PostgresqlSpec
+    redis: RedisSpec
+
+
+def _plain_url(url: str, *, schemes: tuple[str, ...], right: str, kept_in: str) -> SplitResult:
+    found = urlsplit(url)
+    if found.scheme not in schemes or not found.hostname:
+        raise ValueError(f"{url!r} is no address of this kind; right would be {right}")
+    if found.password is not None:
+        raise ValueError(f"a password stands in the address of {found.hostname}; write it into the file that {kept_in} names")
+    if found.query or found.fragment:
+        raise ValueError(f"{url!r} has parameters; each has a key of its own in this file, right would be {right}")
+    try:
+        _ = found.port
+    except ValueError:
+        raise ValueError(f"{url!r} has no port from 1 to 65535; right would be {right}") from None
+    return found

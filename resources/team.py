@@ -1,0 +1,140 @@
+"""The settings file of a team's servers: read, checked, and asked at start whether each server answers. All faults are told together."""
+
+from __future__ import annotations
+
+import tomllib
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlencode, urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from platform_assets.errors import Fault, SettingsError
+from platform_assets.specs.team import PostgresqlSpec, RedisSpec, TeamSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Room = Literal["dagster", "mlflow", "optuna", "falaj"]
+ROOMS: tuple[Room, ...] = ("dagster", "mlflow", "optuna", "falaj")
+_ANSWER_SECONDS = 5
+_LEAST_POSTGRESQL = 150000  # server_version_num: CREATE OR REPLACE TRIGGER came with 14, schemas of one's own by default with 15
+_LEAST_REDIS = (6, 2)  # XAUTOCLAIM
+
+
+def read_team(path: Path) -> TeamSpec:
+    """Read the file; SettingsError lists every fault of it, and of the servers whose tables are well formed."""
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([Fault(str(path), "", f"cannot be read ({error.strerror}); FALAJ_TEAM names the settings file")]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([Fault(str(path), "", f"is no TOML file: {error}")]) from None
+    try:
+        return TeamSpec.model_validate(found)
+    except ValidationError as error:
+        faults = [_fault(path, one) for one in error.errors()]
+    for table, ask in _ASKED.items():
+        section = _section(table, found.get(table))
+        if section is not None and (fault := ask(section)) is not None:
+            faults.append(Fault(str(path), table, fault))
+    raise SettingsError(faults)
+
+
+def ask_servers(team: TeamSpec, path: Path) -> None:
+    """Ask each server for what this platform needs of it; SettingsError lists all that is wrong. Missing schemas are made here."""
+    answers = {table: ask(getattr(team, table)) for table, ask in _ASKED.items()}
+    faults = [Fault(str(path), table, fault) for table, fault in answers.items() if fault is not None]
+    if faults:
+        raise SettingsError(faults)
+
+
+def postgresql_dsn(server: PostgresqlSpec, room: Room | None = None) -> str:
+    """Return libpq's URI of the database, its `search_path` the schema of `room`. It holds no secret: passwords stand in files."""
+    files = {"sslrootcert": server.ca, "sslcert": server.certificate, "sslkey": server.key, "passfile": server.passfile}
+    more = {name: str(file.absolute()) for name, file in files.items() if file is not None}
+    if server.ca is not None:
+        more["sslmode"] = "verify-full"  # libpq's default takes any certificate
+    if room is not None:
+        more["options"] = f"-csearch_path={room}"
+    return f"{server.url}?{urlencode(more, quote_via=quote)}" if more else server.url
+
+
+def redis_url(server: RedisSpec) -> str:
+    """Return the URL that the client takes, its password read from the file: for this process alone."""
+    files = {"ssl_ca_certs": server.ca, "ssl_certfile": server.certificate, "ssl_keyfile": server.key}
+    more = {name: str(file.absolute()) for name, file in files.items() if file is not None}
+    url = server.url
+    if server.password_file is not None:
+        found = urlsplit(url)
+        password = quote(server.password_file.read_text(encoding="utf-8").strip(), safe="")
+        host = found.netloc.rpartition("@")[2]
+        url = found._replace(netloc=f"{found.username or ''}:{password}@{host}").geturl()
+    return f"{url}?{urlencode(more, quote_via=quote)}" if more else url
+
+
+def _ask_postgresql(server: PostgresqlSpec) -> str | None:
+    import psycopg2
+
+    place = urlsplit(server.url)
+    where = f"PostgreSQL at {place.hostname}:{place.port or 5432}"
+    try:
+        with closing(psycopg2.connect(postgresql_dsn(server), connect_timeout=_ANSWER_SECONDS)) as connection:
+            if connection.server_version < _LEAST_POSTGRESQL:
+                return f"{where} is version {connection.server_version // 10000}; this platform needs {_LEAST_POSTGRESQL // 10000} or newer"
+            with connection, connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('falaj rooms', 1))")
+                for room in ROOMS:
+                    cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {room}")
+    except psycopg2.errors.InsufficientPrivilege:
+        return f"{where} lets {place.username} make no schema; run there: GRANT CREATE ON DATABASE {place.path[1:]} TO {place.username}"
+    except psycopg2.Error as error:
+        return f"{where} was asked for database {place.path[1:]} as {place.username} and said: {_one_line(error)}"
+    return None
+
+
+def _ask_redis(server: RedisSpec) -> str | None:
+    import redis
+
+    place = urlsplit(server.url)
+    where = f"Redis at {place.hostname}:{place.port or 6379}"
+    try:
+        with redis.Redis.from_url(redis_url(server), socket_connect_timeout=_ANSWER_SECONDS, socket_timeout=_ANSWER_SECONDS) as client:
+            about: dict[str, Any] = client.info()
+    except (redis.RedisError, OSError) as error:
+        return f"{where} was asked what it is and said: {_one_line(error)}"
+    version = str(about.get("redis_version", "0.0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_REDIS:
+        return f"{where} is version {version}; this platform needs {'.'.join(map(str, _LEAST_REDIS))} or newer"
+    if about.get("maxmemory", 0) and about.get("maxmemory_policy") != "noeviction":
+        return f"{where} drops keys when memory is short (maxmemory-policy {about['maxmemory_policy']}), events with them; set noeviction"
+    return None
+
+
+_ASKED: dict[str, Callable[[Any], str | None]] = {"postgresql": _ask_postgresql, "redis": _ask_redis}
+
+
+def _section(table: str, found: object) -> BaseModel | None:
+    kind = TeamSpec.model_fields[table].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, BaseModel)
+    try:
+        return kind.model_validate(found)
+    except ValidationError:
+        return None
+
+
+def _fault(path: Path, error: Any) -> Fault:
+    field = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return Fault(str(path), field, "is missing; infra/team/team.toml shows every table and key")
+    if error["type"] == "extra_forbidden":
+        return Fault(str(path), field, "is no setting; infra/team/team.toml shows every table and key")
+    if error["type"] == "path_not_file":
+        return Fault(str(path), field, f"there is no file {str(error['input'])!r}; name one that this user can read")
+    return Fault(str(path), field, str(error["msg"]).removeprefix("Value error, "))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
