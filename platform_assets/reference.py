@@ -20,7 +20,8 @@ from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.team import TeamSpec
 from platform_assets.specs.words import default_of, reachable_specs, type_of
 from resources.home import write_atomically
-from resources.settings import CHECKOUT, QUIET, VARIABLES, read_settings, silence_telemetry
+from resources.settings import CHECKOUT, read_settings, silence_telemetry
+from resources.variables import QUIET, VARIABLES
 
 if TYPE_CHECKING:
     import dagster as dg

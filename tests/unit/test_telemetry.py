@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resources.settings import QUIET
+from resources.variables import QUIET
 
 
 def test_onnxruntime_keeps_no_record_of_its_use(tmp_path: Path, checkout: Path) -> None:
