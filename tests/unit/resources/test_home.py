@@ -78,8 +78,8 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_bytes(tmp_path:
 
 
 def test_an_environment_without_parts_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FALAJ_ENV", "team")
-    with pytest.raises(StateError, match="this version has the parts of: laptop"):
+    monkeypatch.setenv("FALAJ_ENV", "cluster")
+    with pytest.raises(StateError, match="this version has the parts of: laptop, team"):
         read_settings()
 
 
