@@ -8,6 +8,9 @@ TORCH_INDEX ?=
 ifneq ($(wildcard ../shared/data),)
 export FALAJ_DATA ?= ../shared/data
 endif
+ifneq ($(wildcard ../shared/schemas),)
+export FALAJ_SCHEMAS ?= ../shared/schemas
+endif
 
 .PHONY: help setup run test lint ui up-team down bench clean
 

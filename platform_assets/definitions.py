@@ -21,7 +21,7 @@ SHIPPED = CHECKOUT / "platform_assets" / "defs"
 def build_platform_defs(parts: Parts) -> dg.Definitions:
     """Build what holds for every model: the parts, the executor, jobs, schedules and sensors."""
     return dg.Definitions.merge(
-        dg.Definitions(resources={"parts": parts}, executor=executor_of(parts.settings.environment)), build_automation(parts)
+        dg.Definitions(resources={"parts": parts}, executor=executor_of(parts.settings.steps)), build_automation(parts)
     )
 
 

@@ -55,7 +55,9 @@ def find_server(home: Home) -> RunningServer | None:
 
 
 def server_address(settings: Settings) -> str:
-    """Address of this home's server: as announced, or as it would be."""
+    """Address of this home's server: as told, as announced, or as it would be."""
+    if settings.serve_url:
+        return settings.serve_url
     running = find_server(settings.home)
     return running.url if running is not None else f"http://127.0.0.1:{settings.serve_port}"
 
@@ -79,6 +81,8 @@ def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
 
 def connect(settings: Settings, *, token: str | None = None) -> PredictClient:
     """Client of this home's server; ServingError where none runs."""
+    if settings.serve_url:
+        return PredictClient(settings.serve_url, token=token)
     running = find_server(settings.home)
     if running is None:
         raise ServingError(f"no inference server answers for {settings.home.root}; {_HINT}")
@@ -206,7 +210,7 @@ class LocalServing:
 
     def rotate_log(self, model: str) -> list[Path]:
         """Close the current segment of the prediction log, or what a stopped server left; return all as JSON lines, oldest first."""
-        if find_server(self._settings.home) is None:
+        if find_server(self._settings.home) is None and self._settings.serve_url is None:
             close_left_overs(self._settings.home.serving / "log")
         else:
             self._ask("POST", model, "rotate", {})

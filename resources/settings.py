@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_PORT = 65535
 _MAX_WORKERS = 256
+STEPS = ("process", "pods")
 LAPTOP, TEAM = "laptop", "team"
 _ENVIRONMENTS = (LAPTOP, TEAM)
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -185,6 +186,8 @@ class Settings:
     events: str | None = None
     data: Path | None = None
     serve_workers: int = 1
+    serve_url: str | None = None
+    steps: str = "process"
     notices: NoticeSettings = NoticeSettings()
     identity: IdentitySettings = IdentitySettings()
     team: TeamSpec | None = None
@@ -217,6 +220,8 @@ def read_settings() -> Settings:
         events=_chosen("FALAJ_EVENTS"),
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
+        serve_url=_read_serve_url(),
+        steps=_read_steps(),
         notices=_read_notices(),
         identity=_read_identity(),
     )
@@ -280,6 +285,20 @@ def _read_notices() -> NoticeSettings:
         password_file=file("FALAJ_SMTP_PASSWORD_FILE"),
     )
     return NoticeSettings(file("FALAJ_WEBHOOK_SECRET_FILE"), mailbox, read_quiet_hours(_chosen("FALAJ_QUIET_HOURS")), remind_after)
+
+
+def _read_serve_url() -> str | None:
+    url = _chosen("FALAJ_SERVE_URL")
+    if url is not None and not re.fullmatch(r"https?://[^/?#@\s]+/?", url):
+        raise StateError(f"FALAJ_SERVE_URL is {url!r}; right would be a scheme and a host, such as https://rollout:8151")
+    return url
+
+
+def _read_steps() -> str:
+    value = _chosen("FALAJ_STEPS") or VARIABLES["FALAJ_STEPS"].default
+    if value not in STEPS:
+        raise StateError(f"FALAJ_STEPS is {value!r}; right would be {' or '.join(STEPS)}")
+    return value
 
 
 def _read_workers() -> int:

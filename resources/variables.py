@@ -74,6 +74,15 @@ VARIABLES = {
         ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
+        Variable(
+            "FALAJ_SERVE_URL",
+            "",
+            "Address of an inference server on another machine that serves this home's folder, such as https://rollout:8151."
+            " Left out, the one on loopback.",
+        ),
+        Variable(
+            "FALAJ_STEPS", "process", "What executes a run's steps: process, one for all of them, or pods, one of Kubernetes for each."
+        ),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
         Variable(
             "FALAJ_WEB_URL", "", "Address under which people reach the web UI, behind a proxy with TLS. Left out, loopback and the port."

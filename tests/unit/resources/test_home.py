@@ -87,3 +87,13 @@ def test_a_wrong_port_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FALAJ_WEB_PORT", "http")
     with pytest.raises(StateError, match="FALAJ_WEB_PORT='http' is no port"):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [("FALAJ_SERVE_URL", "rollout:8151", "a scheme and a host"), ("FALAJ_STEPS", "pod", "right would be process or pods")],
+)
+def test_a_wrong_word_about_the_cluster_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, value: str, sentence: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StateError, match=f"{name} is '{value}'; .*{sentence}"):
+        read_settings()

@@ -102,13 +102,16 @@ def instance(cluster: Cluster, tmp_path: Path, checkout: Path) -> Iterator[dg.Da
     }  # fmt: skip
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
     config = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())
-    config["run_launcher"]["config"].update(load_incluster_config=False, kubeconfig_file=str(tmp_path / "kubeconfig"), job_image="falaj:1")
+    config["run_launcher"]["config"].update(
+        job_namespace="falaj", load_incluster_config=False, kubeconfig_file=str(tmp_path / "kubeconfig"), job_image="falaj:1"
+    )
+    del config["storage"]
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))
     with dg.DagsterInstance.from_config(str(tmp_path)) as found:
         yield found
 
 
-def _definitions(environment: str) -> dg.Definitions:
+def _definitions(steps: str) -> dg.Definitions:
     def probe(name: str, profile: ComputeProfile) -> dg.AssetsDefinition:
         return build_step(
             ["model", name, "trained"], lambda _: None, deps=[], group="g", description="d", owner="team:x", kinds=set(), code_version="1",
@@ -117,16 +120,16 @@ def _definitions(environment: str) -> dg.Definitions:
 
     parts = dg.ResourceDefinition.none_resource()
     both = [probe("cpu", CPU), probe("gpu", GPU)]
-    return dg.Definitions(both, jobs=[dg.define_asset_job("probes")], resources={"parts": parts}, executor=executor_of(environment))
+    return dg.Definitions(both, jobs=[dg.define_asset_job("probes")], resources={"parts": parts}, executor=executor_of(steps))
 
 
 def step_pods_job() -> dg.JobDefinition:
     """Found by name when the run is executed."""
-    return _definitions("cluster").resolve_job_def("probes")
+    return _definitions("pods").resolve_job_def("probes")
 
 
-def launch(instance: dg.DagsterInstance, *, environment: str, assets: list[str]) -> None:
-    job = _definitions(environment).resolve_job_def("probes")
+def launch(instance: dg.DagsterInstance, *, steps: str, assets: list[str]) -> None:
+    job = _definitions(steps).resolve_job_def("probes")
     selection = {dg.AssetKey(["model", name, "trained"]) for name in assets}
     code = RepositoryPythonOrigin("python", ModuleCodePointer("platform_assets.definitions", "defs"), container_image="falaj:1")
     run = instance.create_run_for_job(
@@ -139,7 +142,7 @@ def launch(instance: dg.DagsterInstance, *, environment: str, assets: list[str])
 
 
 def test_a_run_in_one_process_gets_what_its_asset_is_bound_to(instance: dg.DagsterInstance, cluster: Cluster) -> None:
-    launch(instance, environment="laptop", assets=["gpu"])
+    launch(instance, steps="process", assets=["gpu"])
     (pod,) = cluster.pods
     gpu = {"cpu": "2000m", "memory": "64Gi", "nvidia.com/gpu": "2"}
     assert pod["containers"][0]["resources"] == {"requests": gpu, "limits": gpu}
@@ -149,7 +152,7 @@ def test_a_run_in_one_process_gets_what_its_asset_is_bound_to(instance: dg.Dagst
 
 
 def test_a_run_of_cpu_assets_gets_no_gpu_though_its_launcher_asked_for_eight(instance: dg.DagsterInstance, cluster: Cluster) -> None:
-    launch(instance, environment="laptop", assets=["cpu"])
+    launch(instance, steps="process", assets=["cpu"])
     (pod,) = cluster.pods
     cpu = {"cpu": "2000m", "memory": "4Gi"}
     assert pod["containers"][0]["resources"] == {"requests": cpu, "limits": cpu}
@@ -157,14 +160,14 @@ def test_a_run_of_cpu_assets_gets_no_gpu_though_its_launcher_asked_for_eight(ins
 
 
 def test_a_run_whose_steps_have_pods_of_their_own_gets_the_launchers_small_one(instance: dg.DagsterInstance, cluster: Cluster) -> None:
-    launch(instance, environment="cluster", assets=["cpu", "gpu"])
+    launch(instance, steps="pods", assets=["cpu", "gpu"])
     (pod,) = cluster.pods
     assert pod["containers"][0]["resources"] == RUN_POD
 
 
 def test_one_process_for_steps_with_and_without_gpus_is_refused(instance: dg.DagsterInstance, cluster: Cluster) -> None:
     with pytest.raises(StageError, match="it would hold a GPU through steps that may not have one"):
-        launch(instance, environment="laptop", assets=["cpu", "gpu"])
+        launch(instance, steps="process", assets=["cpu", "gpu"])
     assert cluster.jobs == []
 
 
@@ -189,5 +192,5 @@ def test_a_run_cannot_bring_resources_for_a_step_in_its_config(instance: dg.Dags
 
 
 def test_the_executor_of_a_laptop_is_one_process() -> None:
-    assert executor_of("laptop") is dg.in_process_executor
-    assert executor_of("cluster").name == "k8s"
+    assert executor_of("process") is dg.in_process_executor
+    assert executor_of("pods").name == "k8s"

@@ -97,7 +97,7 @@ def test_one_pod_never_holds_a_gpu_through_steps_that_may_not_have_one() -> None
 
 
 def test_every_business_impact_has_a_priority_class_on_the_cluster(checkout: Path) -> None:
-    documents = yaml.safe_load_all((checkout / "infra" / "kubernetes" / "priority-classes.yaml").read_text())
+    documents = yaml.safe_load_all((checkout / "infra" / "kubernetes" / "system" / "priorities" / "priority-classes.yaml").read_text())
     values = {document["metadata"]["name"]: document["value"] for document in documents}
     named = [
         config_of(dict(bind(CPU, name="p", impact=impact).tags))["pod_spec_config"]["priority_class_name"] for impact in get_args(Impact)
