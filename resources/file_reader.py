@@ -129,7 +129,10 @@ def _read_csv(fs: Any, file: str, columns: Sequence[str], key: str) -> Iterator[
     from pyarrow import csv
 
     with fs.open(file, "rb", compression="infer") as handle:
-        header = handle.readline().decode("utf-8-sig", errors="replace").strip()
+        line = handle.readline(CSV_BLOCK_BYTES + 1)  # not more: a few bytes of gzip can hold a line of gigabytes
+    if len(line) > CSV_BLOCK_BYTES:
+        raise SourceError(f"{file} is not a CSV file that can be read (its first line has over {CSV_BLOCK_BYTES:,} bytes)")
+    header = line.decode("utf-8-sig", errors="replace").strip()
     if not header:
         raise SourceError(f"{file} is empty; a CSV file needs a first line with the names of its columns")
     with pa.input_stream(file, compression="detect") if _is_local(fs) else fs.open(file, "rb", compression="infer") as handle:

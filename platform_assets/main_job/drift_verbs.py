@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import ValidationError
 
 from platform_assets.errors import Fault, SpecError
 from platform_assets.main_job.replay import compare
 from platform_assets.specs.model import PayoffSpec
 from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.strict_yaml import read_yaml
 from platform_assets.stages.replay.picture import draw_replay
 from platform_assets.stages.replay.stream import open_stream
 from resources.file_reader import read_table
@@ -30,14 +30,12 @@ def read_policy(path: Path | None) -> PayoffSpec:
     if path is None:
         return PayoffSpec()
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = read_yaml(path)
         return PayoffSpec.model_validate({} if found is None else found)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SpecError(
             [Fault(str(path), "", f"cannot be read ({error}); name a YAML file, for example with the line budget: 0.2")]
         ) from error
-    except yaml.YAMLError as error:
-        raise SpecError([Fault(str(path), "", f"is not YAML ({str(error).splitlines()[0]})")]) from error
     except ValidationError as error:
         known = ", ".join(PayoffSpec.model_fields)
         faults = [
@@ -45,6 +43,8 @@ def read_policy(path: Path | None) -> PayoffSpec:
             for fault in error.errors()
         ]
         raise SpecError(faults) from error
+    except ValueError as error:
+        raise SpecError([Fault(str(path), "", str(error))]) from error
 
 
 def replay_table(

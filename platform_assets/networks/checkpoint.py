@@ -19,6 +19,7 @@ from platform_assets.networks.architectures import build_network
 from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.preprocessing import FIRST, Preprocessing
 from platform_assets.networks.shards import read_schema
+from platform_assets.networks.unpacking import load_tensors
 from platform_assets.specs.records import read_record, to_json
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def load_trained(folder: Path) -> Trained:
     preprocessing = read_record(Preprocessing, (folder / PREPROCESSING).read_bytes())
     schema = read_schema(folder)
     network = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))
-    network.load_state_dict(torch.load(folder / CHECKPOINT, weights_only=True))
+    network.load_state_dict(load_tensors(folder / CHECKPOINT))
     return Trained(network.eval(), plan, preprocessing, schema)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from platform_assets.errors import TrainingError
 from platform_assets.networks.checkpoint import CHECKPOINT
+from platform_assets.networks.unpacking import load_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,5 +52,5 @@ def _state(folder: Path) -> dict[str, Tensor]:
     file = folder / CHECKPOINT
     if not file.is_file():
         raise TrainingError(f"{folder} holds no {CHECKPOINT}; a training that ended well leaves one")
-    state: dict[str, Tensor] = torch.load(file, weights_only=True, map_location="cpu")
+    state: dict[str, Tensor] = load_tensors(file)
     return {name: tensor.contiguous() for name, tensor in state.items()}

@@ -19,6 +19,9 @@ from typing import IO, Any, cast
 
 import torch
 
+from platform_assets.errors import TrainingError
+from platform_assets.networks.unpacking import load_tensors
+
 CHUNK = 1 << 22
 
 
@@ -86,12 +89,12 @@ class States:
         for step in self.steps():
             try:
                 return step, self._read(step)
-            except (OSError, ValueError, RuntimeError, EOFError) as error:  # what a torn file makes json, torch and zipfile say
+            except (OSError, ValueError, TrainingError) as error:  # what a torn file makes json and our reader say
                 on_damage(f"the checkpoint of step {step} is damaged ({error}); the one before it is used")
         return None
 
     def load_step(self, step: int) -> dict[str, Any]:
-        """Return one checkpoint; one that is not there or damaged raises OSError or ValueError."""
+        """Return one checkpoint; one that is not there or damaged raises OSError, ValueError or TrainingError."""
         return self._read(step)
 
     def tidy(self) -> None:
@@ -113,7 +116,7 @@ class States:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != known.sha256:
             raise ValueError(f"{data.name} hashes to {found[:12]} and its header says {known.sha256[:12]}")
-        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_tensors(data)
         return state
 
     def _write(self, step: int, state: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from platform_assets.errors import Fault, SpecError
@@ -21,12 +20,12 @@ from platform_assets.specs.compute_rules import check_binding, check_compute, lo
 from platform_assets.specs.dataset import ColumnsView, DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.rules import check_dataset, check_model
+from platform_assets.specs.strict_yaml import read_yaml
 from platform_assets.specs.words import listed
 
 DATASET_TYPE = "platform_assets.components.dataset.Dataset"
 MODEL_TYPE = "platform_assets.components.model_pipeline.ModelPipeline"
 COMPUTE_TYPE = "platform_assets.components.compute.Compute"
-MAX_FILE_BYTES = 1 << 20
 SPECS: dict[str, type[BaseModel]] = {COMPUTE_TYPE: ComputeSpec, DATASET_TYPE: DatasetSpec, MODEL_TYPE: ModelSpec}
 
 
@@ -74,24 +73,6 @@ class Catalogue:
 def _provided(catalogue: Catalogue) -> str:
     names = [name for name, dataset in catalogue.datasets.items() if dataset.source.kind == "provided"]
     return f"--source fits: {listed(names)}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases (a few lines of them expand to gigabytes) and without repeated keys (the first would be lost)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are refused in declarations; write the value out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: {key_node.value!r} is given twice")
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
 
 
 def load_catalogue(root: Path) -> Catalogue:
@@ -156,14 +137,10 @@ def _read_file(path: Path, name: str, report: Callable[[Fault], None]) -> Declar
 
 
 def _read_document(path: Path, name: str, report: Callable[[Fault], None]) -> dict[Any, Any] | None:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        report(Fault(name, "", f"the file has {size:,} bytes; a declaration has at most {MAX_FILE_BYTES:,}"))
-        return None
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        report(Fault(name, "", f"not readable as YAML: {' '.join(str(error).split())}"))
+        document = read_yaml(path)
+    except ValueError as error:
+        report(Fault(name, "", str(error)))
         return None
     if not isinstance(document, dict):
         what = "the file is empty" if document is None else f"found {type(document).__name__} at the top"

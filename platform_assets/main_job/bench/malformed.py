@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 
 _AT_ONCE = 64
 _FIRST_SECONDS, _PATIENCE_SECONDS = 1.0, 30.0
@@ -36,6 +38,12 @@ _VALUES = (
 _NO_HTTP, _OTHER_METHOD, _OTHER_PATH, _ODD_HEADER, _LEFT_OUT = 0.03, 0.15, 0.25, 0.35, 0.1  # shares of requests
 _MOST_BODY = 100_000
 _SERVER_ERROR = 500
+_LONG_METHOD, _LONG_HEADER = 10, 4000
+_WITHOUT_ANSWER = ("HEAD", "CONNECT", "get", "TRACE")  # no body comes back, or the connection ends
+_FRAMES = ("Content-Length", "Transfer-Encoding", "Expect", "Connection", "Host", "Upgrade")
+_IN_A_ROW = 100
+_LAST = b"GET /nothing HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,29 @@ def malform(good: Sequence[Good], *, seed: int, count: int) -> Iterator[bytes]:
         yield ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace") + content
 
 
-def _spoil(body: str, rng: random.Random) -> str:
+def spoil(good: Sequence[Good], *, seed: int, count: int) -> Iterator[bytes]:
+    """Yield requests whose frame is right and whose method, path, headers or body is not: many of them go over one connection."""
+    rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    methods = [method for method in _METHODS if method.isalpha() and len(method) < _LONG_METHOD and method not in _WITHOUT_ANSWER]
+    paths = [path for path in _PATHS if path.startswith("/") and path.isascii() and " " not in path]
+    headers = [
+        line for line in _HEADERS if not line.startswith(_FRAMES) and ":" in line and line.isprintable() and len(line) < _LONG_HEADER
+    ]
+    for _ in range(count):
+        one = rng.choice(good)
+        odd_path = rng.random() < _OTHER_PATH or not one.body
+        content = _spoil(one.body, rng, least=0 if odd_path else 1).encode("utf-8", "surrogatepass") if one.body else b""
+        method = rng.choice(methods) if rng.random() < _OTHER_METHOD else one.method
+        lines = [f"{method} {rng.choice(paths) if odd_path else one.path} HTTP/1.1", "Host: HOST", f"Content-Length: {len(content)}"]
+        lines += ["Content-Type: application/json", *one.head]
+        if rng.random() < _ODD_HEADER:
+            lines.append(rng.choice(headers))
+        yield ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace") + content
+
+
+def _spoil(body: str, rng: random.Random, *, least: int = 0) -> str:
     """Change a body in up to three places: cut, repeat, exchange a value, exchange a character."""
-    for _ in range(rng.randint(0, 3)):
+    for _ in range(rng.randint(least, 3)):
         place = rng.randrange(len(body) + 1)
         match rng.randrange(5):
             case 0:
@@ -115,11 +143,34 @@ async def _ask_all(address: tuple[str, int], requests: Iterator[bytes], secrets:
             found.statuses[status] += 1
             if status >= _SERVER_ERROR:
                 found.failed.append(sent)
-            if any(word in answer for word in (b"Traceback", b'File "', b"BEGIN PRIVATE", *secrets)):
-                found.told.append(answer)
+            _look_for(answer, secrets, found)
 
     await asyncio.gather(*(one_after_another() for _ in range(_AT_ONCE)))
     return found
+
+
+def ask_in_rows(address: tuple[str, int], requests: Iterator[bytes], *, secrets: Sequence[bytes]) -> Answers:
+    """Send many over each connection, one after another without waiting (pipelining): all are answered, or sent again on the next."""
+    found, host = Answers(), f"{address[0]}:{address[1]}".encode()
+    while batch := list(islice(requests, _IN_A_ROW)):
+        waiting = [request.replace(b"HOST", host, 1) for request in batch]
+        while waiting:
+            answer = asyncio.run(_ask(address, b"".join(waiting) + _LAST % host))
+            statuses = [int(status) for status in _STATUS.findall(answer)][: len(waiting)]
+            for request, status in zip(waiting, statuses, strict=False):
+                found.statuses[status] += 1
+                if status >= _SERVER_ERROR:
+                    found.failed.append(request)
+            _look_for(answer, secrets, found)
+            if not statuses:
+                found.statuses[0] += 1
+            waiting = waiting[max(1, len(statuses)) :]
+    return found
+
+
+def _look_for(answer: bytes, secrets: Sequence[bytes], found: Answers) -> None:
+    if any(word in answer for word in (b"Traceback", b'File "', b"BEGIN PRIVATE", *secrets)):
+        found.told.append(answer)
 
 
 async def _ask(address: tuple[str, int], request: bytes) -> bytes:

@@ -16,6 +16,7 @@ from torch import nn
 
 from platform_assets.networks.checkpoint import PREPROCESSING, Trained, write_json, write_text
 from platform_assets.networks.export import export_onnx
+from platform_assets.networks.unpacking import load_module
 from platform_assets.specs.records import to_json
 from platform_assets.stages.compression.forms import split_name
 from platform_assets.stages.compression.graph import write_graph
@@ -101,8 +102,8 @@ class Workshop:
         if name not in self._parts:
             folder = self.root / "parts" / name
             if (folder / "figures.json").is_file():
-                # Our own file, in our own folder: a pickle, because a pruned network has no plan it could be built from.
-                model = torch.load(folder / "part.pt", weights_only=False)
+                # A whole network and no weights alone, because one that was pruned has no plan it could be built from.
+                model = load_module(folder / "part.pt", known={type(layer) for layer in self.teaching.teacher.network.modules()})
                 self._parts[name] = Part(**{**json.loads((folder / "figures.json").read_text()), "model": model})
             else:
                 last = read_steps(name)[-1]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from platform_assets.errors import RequestError, ServingError
+from platform_assets.stages.serving.arrow_limits import check_not_compressed, check_types, within
 from platform_assets.stages.serving.columns import MAX_ROWS
 
 if TYPE_CHECKING:
     from platform_assets.stages.serving.traffic import Arm
 
 STREAM = b"application/vnd.apache.arrow.stream"
+_MOST_DECODED = 64 << 20  # bytes of values; a body has at most a quarter of it
 
 
 def read_stream(body: bytes) -> list[dict[str, Any]]:
@@ -26,11 +28,14 @@ def read_stream(body: bytes) -> list[dict[str, Any]]:
         raise ServingError(
             "this server reads no Arrow streams: nanoarrow is not installed; send JSON, or install the extra `serve`"
         ) from error
+    check_not_compressed(body)
     try:
-        found = nanoarrow.ArrayStream.from_readable(body).read_all()
+        stream = nanoarrow.ArrayStream.from_readable(body)
+        check_types(stream.schema)
+        found = stream.read_all()
         if len(found) > MAX_ROWS:
             raise RequestError(f"the request holds {len(found)} rows; at most {MAX_ROWS} go into one, send several")
-        rows = list(found.to_pylist())
+        rows = within(found.iter_py(), size_bytes=_MOST_DECODED)
     except (RuntimeError, ValueError, NotImplementedError, OverflowError, KeyError) as error:
         raise RequestError(f"the body is not an Arrow IPC stream that can be read here: {error}") from error
     if not rows:

@@ -13,6 +13,7 @@ from typing import Any
 from platform_assets.errors import DataError
 
 LARGEST_BYTES = 16 * 2**20  # gzipped: JSON of this size takes some 2 GB as Python objects
+LARGEST_TEXT = 32 * LARGEST_BYTES  # unpacked: JSON of a trace shrinks to a tenth or so
 _ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -53,7 +54,10 @@ def _read_events(trace: Path) -> list[dict[str, Any]]:
         raise DataError(f"{trace.name} of {size / 2**20:.0f} MiB is too large to be summed up here; open it in Perfetto")
     try:
         with gzip.open(trace, "rt", encoding="utf-8") as file:
-            return list(json.load(file)["traceEvents"])
+            text = file.read(LARGEST_TEXT + 1)
+            if len(text) > LARGEST_TEXT:
+                raise DataError(f"{trace.name} unpacks to more than {LARGEST_TEXT / 2**20:.0f} Mi characters; open it in Perfetto")
+            return list(json.loads(text)["traceEvents"])
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"{trace.name} is no whole trace of torch.profiler: {error}") from error
 

@@ -62,6 +62,11 @@ def test_a_policy_file_is_read_and_its_faults_are_all_told(tmp_path):
     assert {found.field for found in fault.value.faults} == {"budget", "least"}
     with pytest.raises(SpecError, match="cannot be read"):
         read_policy(tmp_path / "none.yaml")
+    bomb = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    place.write_text(f"a0: &a0 x\n{bomb}budget: *a11\n")  # printed in a message it would be 100 GB
+    with pytest.raises(SpecError, match="aliases") as fault:
+        read_policy(place)
+    assert len(str(fault.value)) < 500
 
 
 def report(monkeypatch, tmp_path, *words, model="hotel_cancellations"):

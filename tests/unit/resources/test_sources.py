@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from platform_assets.specs.dataset import DatasetSpec, SimulatorSource
 from platform_assets.stages.datasets.ingest import ingest
 from platform_assets.stages.datasets.simulator import simulate
 from platform_assets.stages.validation.contract import validate
+from resources.file_reader import read_files
 from resources.sources import live_rows, open_source, stream_start
 from resources.testing.tables import MemoryTableStore
 
@@ -109,6 +111,18 @@ def test_sql_failures_are_sentences_without_the_password(spec, tmp_path):
     missing = DatasetSpec.model_validate({**spec.model_dump(), "source": {"kind": "sql", "url_file": str(tmp_path / "gone"), "query": "x"}})
     with pytest.raises(SourceError, match="gone cannot be read"):
         open_source(missing, provided=None)
+
+
+@pytest.mark.parametrize("first", [b"", b"booking_id,hotel\n"])
+def test_a_compressed_file_of_gigabytes_in_one_line_is_refused_early(tmp_path, first):
+    member = gzip.compress(bytes(1 << 20))
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(first) + member * 4096)  # 4 MB that would be 4 GB
+    tracemalloc.start()
+    with pytest.raises(SourceError, match=r"bomb\.csv\.gz is not a CSV file that can be read"):
+        list(read_files(str(tmp_path / "bomb.csv.gz"), format_=None, columns=["booking_id"], key="booking_id"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 128 << 20
 
 
 def test_a_source_without_the_key_gets_one_that_survives_reordering(spec, tmp_path):

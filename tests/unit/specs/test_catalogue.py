@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from platform_assets.errors import SpecError
-from platform_assets.specs.catalogue import MAX_FILE_BYTES, declaration_schema, load_catalogue
+from platform_assets.specs.catalogue import declaration_schema, load_catalogue
 from platform_assets.specs.dataset import Column, DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.rules import check_model
+from platform_assets.specs.strict_yaml import MAX_FILE_BYTES
 
 MODEL = """
 type: platform_assets.components.model_pipeline.ModelPipeline
@@ -117,6 +118,9 @@ def test_an_architecture_fits_the_kinds_of_columns_it_can_read(architecture: str
     assert (faults == []) is fits
 
 
+BOMB = "a0: &a0 x\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))  # a billion laughs
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -125,6 +129,9 @@ def test_an_architecture_fits_the_kinds_of_columns_it_can_read(architecture: str
         ("- a\n- b\n", "found list at the top"),
         ("type: nope\nattributes: {}\n", "found 'nope'; valid: platform_assets.components"),
         ("type: platform_assets.components.dataset.Dataset\nattributes: &a [*a]\n", "aliases (*name) are refused"),
+        (BOMB, "aliases (*name) are refused"),
+        ("type: !!python/object/apply:os.system [id]\n", "not readable as YAML"),
+        ("a: " + "9" * 5000, "not readable as YAML"),
         ("\x00", "not readable as YAML"),
         ("[" * 5000, "not readable as YAML"),
     ],

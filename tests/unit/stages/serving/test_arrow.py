@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import tracemalloc
 from datetime import datetime
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -58,6 +60,44 @@ def test_what_is_no_stream_is_refused_in_a_sentence(data):
     cut = whole[: data.draw(st.integers(0, len(whole) - 20))] if data.draw(st.booleans()) else data.draw(st.binary(max_size=200))
     with pytest.raises(RequestError, match="Arrow"):
         read_stream(cut)
+
+
+def grown(table: pa.Table, *, codec: str | None = None) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def overlapping(count: int, size: int) -> pa.Table:
+    """Texts whose offsets go back and forth over the same characters."""
+    offsets = np.zeros(2 * count + 1, np.int32)
+    offsets[1::2] = size
+    texts = pa.Array.from_buffers(pa.string(), 2 * count, [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"x" * size)])
+    return pa.table({"a": texts})
+
+
+@pytest.mark.parametrize(
+    ("why", "bomb"),
+    [
+        ("compressed", lambda: grown(pa.table({"a": pa.array(np.zeros(9_000_000))}), codec="zstd")),
+        ("compressed", lambda: grown(pa.table({"a": pa.array(["x" * 9_000_000])}), codec="lz4")),
+        ("compressed", lambda: grown(pa.table({"a": pa.array(["x" * 9_000_000]).dictionary_encode()}), codec="zstd")),
+        ("rows", lambda: grown(pa.table({"a": pa.nulls(2**31 - 1)}))),
+        ("type null", lambda: grown(pa.table({"a": pa.ListArray.from_arrays(pa.array([0, 2**31 - 1], pa.int32()), pa.nulls(2**31 - 1))}))),
+        ("type struct", lambda: grown(pa.table({"a": [{"b": 1}]}))),
+        ("Arrow", lambda: grown(overlapping(4000, 4 << 20))),
+    ],
+)
+def test_a_few_bytes_never_become_gigabytes(why, bomb):
+    body = bomb()
+    assert len(body) < 5 << 20
+    tracemalloc.start()
+    with pytest.raises(RequestError, match=why):
+        read_stream(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 80 << 20
 
 
 def ask(server: Server, body: bytes) -> tuple[int, bytes]:

@@ -1,10 +1,10 @@
-"""Malformed requests to the inference server, the same each time: no 5xx, no traceback, no secret, and the memory stays."""
+"""10,000 malformed requests to the inference server, the same each time: no 5xx, no traceback, no secret, and the memory stays."""
 
 from __future__ import annotations
 
 import psutil
 
-from platform_assets.main_job.bench.malformed import Good, ask_all, malform
+from platform_assets.main_job.bench.malformed import Good, ask_all, ask_in_rows, malform, spoil
 
 PATH = "/v1/models/tiny:predict"
 
@@ -23,9 +23,13 @@ def test_malformed_requests_are_answered_with_4xx_and_tell_nothing(live):
     process = psutil.Process(live.process.pid)
     ask_all(live.address, malform(good, seed=1, count=300), secrets=secrets)
     before = process.memory_info().rss
-    answers = ask_all(live.address, malform(good, seed=2, count=3000), secrets=secrets)
-    assert answers.failed == []
-    assert answers.told == []
-    assert answers.statuses[400] > 100
+    broken = ask_all(live.address, malform(good, seed=2, count=1_000), secrets=secrets)
+    framed = ask_in_rows(live.address, spoil(good, seed=3, count=9_000), secrets=secrets)
+    for answers in (broken, framed):
+        assert answers.failed == []
+        assert answers.told == []
+        assert answers.statuses[400] > 100
+    assert framed.statuses.total() == 9_000
+    assert framed.statuses[0] < 10
     assert process.memory_info().rss - before < 16 << 20
     assert live.target.status("tiny")["live"]
