@@ -27,26 +27,37 @@ def write_released_home(root: Path, *, schema: FeatureSchema, graph: bytes) -> S
 
     Features of other entities than the key's come from a view of aggregates. The release has no recorded answers: no server takes it.
     """
-    settings = Settings(home=Home(root / "home"), environment="laptop", defs_root=root / "defs", webhook_url=None, serve_port=0, web_port=0)
-    _declare(root / "defs", schema)
+    settings = declare_released(root, schema=schema)
     release(settings, schema=schema, graph=graph)
     return settings
 
 
+def declare_released(root: Path, *, schema: FeatureSchema) -> Settings:
+    """Write the declarations alone."""
+    _declare(root / "defs", schema)
+    return Settings(home=Home(root / "home"), environment="laptop", defs_root=root / "defs", webhook_url=None, serve_port=0, web_port=0)
+
+
 def release(settings: Settings, *, schema: FeatureSchema, graph: bytes) -> str:
     """Make the graph the live release of this home; return its digest."""
-    folder = settings.home.root / "made"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph)
-    (folder / "schema.json").write_text(to_json(schema))
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    manifest = {"model": MODEL, "candidate": "given", "created": "2026-01-01", "files": list_files(folder)}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
-    digest = open_releases(settings.home).put(folder)
+    digest = put_release(settings.home, schema=schema, graph=graph)
     audit = SqliteAuditLog(settings.home.state, signer=HeadSigner(settings.home.keys))
     audit.append("release", subject=f"model/{MODEL}", actor="test", detail={"digest": digest, "mlflow_version": "1"})
     audit.append("rollout", subject=f"model/{MODEL}", actor="test", detail={"outcome": "live", "live": digest, "why": "made"})
     return digest
+
+
+def put_release(home: Home, *, schema: FeatureSchema, graph: bytes, **more: str) -> str:
+    """Store a release of the graph, of no model's yet; return its digest. `more` are further files, name to text."""
+    folder = home.root / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(graph)
+    for name, text in {"schema.json": to_json(schema), **more}.items():
+        (folder / name).write_text(text)
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    manifest = {"model": MODEL, "candidate": "given", "created": "2026-01-01", "files": list_files(folder)}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    return open_releases(home).put(folder)
 
 
 def _declare(root: Path, schema: FeatureSchema) -> None:

@@ -1,4 +1,4 @@
-"""Make an environment of its own for each peer of `falaj bench serving` and `falaj bench drift`: `python tests/bench/make_peers.py [FOLDER]`.
+"""Make an environment of its own for each peer of the benchmarks: `python tests/bench/make_peers.py [FOLDER [PEER ...]]`.
 
 Needs a package index. Peers named after the folder are made alone. What cannot be installed is said and left out; the benchmark names it
 as missing.
@@ -21,6 +21,9 @@ PEERS = {
     "evidently": ["evidently==0.7.23", "pandas<3", "numpy<2.4", "pyarrow"],
     "nannyml": ["nannyml==0.13.1", "statsmodels", "pandas<3", "numpy<2.4", "pyarrow"],
     "river": ["river==0.26.1", "pyarrow"],
+    "zenml": ["zenml[local]==0.98.0", "scikit-learn==1.9.1"],
+    "metaflow": ["metaflow==2.19.39", "scikit-learn==1.9.1"],
+    "flyte": ["flytekit==1.16.31", "scikit-learn==1.9.1", "pandas<3"],
     "whylogs": ["whylogs[viz]==1.6.4", "pandas<3", "numpy<2.4", "pyarrow"],
 }
 

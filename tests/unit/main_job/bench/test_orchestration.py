@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from platform_assets.main_job.bench import online_write
 from platform_assets.main_job.bench.core import run_contestant
 from platform_assets.main_job.bench.orchestration import write_models
 from platform_assets.specs.catalogue import load_catalogue
@@ -18,3 +19,7 @@ def test_each_copy_is_a_model_on_a_dataset_of_its_own(tmp_path: Path) -> None:
     assert figures["assets"] % 3 == figures["checks"] % 3 == 0
     assert figures["cpu_seconds"] > figures["import_cpu_seconds"] > 0
     assert not (tmp_path / "home").exists(), "loading makes nothing"
+
+
+def test_every_entity_is_written_and_then_those_that_changed(tmp_path: Path) -> None:
+    assert online_write.write(1000, tmp_path)["cpu_seconds"] > 0

@@ -142,3 +142,25 @@ def test_where_it_cannot_load_the_code_the_run_is_started_as_dagster_does(place:
     assert started == [run]
     (event,) = [entry.message for entry in place.instance.all_logs(run) if "no warm process" in (entry.message or "")]
     assert event.endswith("It is started in a new one.")
+
+
+def test_a_run_takes_over_what_was_loaded_before_it_and_changes_nothing_of_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = place.root / "path" / "code_of_the_location.py"
+    module.parent.mkdir()
+    text = CODE.replace("TEXT", "LOADED").replace(".parent", ".parent.parent")
+    module.write_text(
+        text.replace("def defs():", "def defs():\n    LOADED.append(os.getpid())").replace("SEEN = []", "SEEN, LOADED = [], []")
+    )
+    monkeypatch.setattr(warm_launcher, "_LOCATION", module.stem)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(module.parent), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(module.parent))
+    job = ReconstructableRepository.for_module(module.stem, "defs", str(module.parent)).get_reconstructable_job("looks")
+    told = []
+    for _ in range(2):
+        run = place.instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin())
+        place.instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
+        assert place.ended(run.run_id) is dg.DagsterRunStatus.SUCCESS
+        told.append((run.run_id, place.told(run.run_id)))
+    for run_id, one in told:
+        assert one["text"] == [one["parent"]], "loaded once, by the process that both are forks of"
+        assert one["seen"] == [run_id]
