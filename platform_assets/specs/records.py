@@ -258,7 +258,7 @@ class RolloutVerdict:
     looks: str | None = None
 
 
-Layer = Literal["column", "quality", "joint", "answer", "label"]
+Layer = Literal["column", "quality", "joint", "answer", "label", "embedding"]
 
 
 @dataclass(frozen=True)

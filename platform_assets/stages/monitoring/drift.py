@@ -9,13 +9,14 @@ import numpy as np
 
 from platform_assets.specs.records import ColumnDrift, WindowReport
 from platform_assets.stages.monitoring.dependence import ODD, Dependence, differences, encode, measure_moments, pair_places, score_rows
+from platform_assets.stages.monitoring.embedding import embed_rows
 from platform_assets.stages.monitoring.evidence import QUALITY, Found, weigh_signal
 from platform_assets.stages.monitoring.reference import (
-    LAYERS,
     LEANS_ON,
     TOGETHER,
     Reference,
     floor_of,
+    layers_of,
     leans,
     margin_layer,
     pair_importance,
@@ -57,8 +58,10 @@ def report_window(
     probabilities: np.ndarray | None,
     importance: Mapping[str, float] | None,
     spec: MonitoringSpec,
+    model: bytes | None = None,
 ) -> WindowReport:
-    """Hold one window, in event order, against a reference; see `report_sketch`."""
+    """Hold one window, in event order, against a reference; see `report_sketch`. `model`: the reference's, for a network's embeddings."""
+    rows = embed_rows(rows, reference.embeddings, schema=schema, model=model)
     signals = take_signals(rows, schema=schema, probabilities=probabilities, tokeniser=reference.tokeniser)
     sketch = sketch_signals(signals, seed=window.index)
     shares = shares_of(phases_of(rows[schema.event_time], reference.season)) if reference.season and rows.num_rows else {}
@@ -119,7 +122,7 @@ def judge_labels(reference: Reference, labels: pa.ChunkedArray, *, spec: Monitor
 def _judge(
     finding: Found, reference: Reference, *, tests: int, importance: Mapping[str, float] | None, spec: MonitoringSpec
 ) -> ColumnDrift:
-    tests *= LAYERS * (len(QUALITY) if finding.layer == "quality" else 1)
+    tests *= layers_of(reference.embeddings) * (len(QUALITY) if finding.layer == "quality" else 1)
     corrected = min(1.0, finding.p_value * tests)
     margin = reference.margins.get(margin_layer(finding.layer), 1.0)
     threshold = min(1.0, margin * max(floor_of(finding.layer, spec), reference.strayed.get(finding.name, 0.0)))
@@ -154,7 +157,9 @@ def _judge_together(reference: Reference, past: Dependence, coded: np.ndarray, *
     scores = score_rows(coded, scales=np.array(past.scales), scored=past.scored, weights=weights)
     odd = int((scores < past.odd_below).sum())
     effect = max(0.0, odd / len(scores) - ODD)
-    p_value = min(1.0, LAYERS * surge_p_value(odd, len(scores), before=round(ODD * past.rows), before_rows=past.rows))
+    p_value = min(
+        1.0, layers_of(reference.embeddings) * surge_p_value(odd, len(scores), before=round(ODD * past.rows), before_rows=past.rows)
+    )
     threshold = min(1.0, reference.margins.get(TOGETHER, 1.0) * max(spec.min_effect, past.odd_strayed))
     return ColumnDrift(
         "all columns together", "odd rows", effect, p_value, threshold,
@@ -176,7 +181,7 @@ def _judge_pairs(
     places = pair_places(past.codes)
     now = measure_moments(coded, scales=np.array(past.scales))
     effects, p_values = differences(past, now, places=places)
-    corrected = np.minimum(1.0, p_values * len(effects) * LAYERS)
+    corrected = np.minimum(1.0, p_values * len(effects) * layers_of(reference.embeddings))
     margin = reference.margins.get("joint", 1.0)
     thresholds = np.minimum(1.0, margin * np.maximum(spec.min_effect, np.asarray(past.strayed)))
     weights = pair_importance(past.codes, places, summaries=summaries, importance=importance)

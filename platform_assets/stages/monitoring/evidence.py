@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from platform_assets.stages.monitoring.signals import LABEL
+from platform_assets.stages.monitoring.signals import LABEL, embedding_column
 from platform_assets.stages.monitoring.statistics import (
     chi_squared_p_value,
     ks_distance,
@@ -48,10 +48,10 @@ class Found:
 
 def weigh_signal(past: Summary, now: Summary) -> Iterator[Found]:
     """Yield the distance of known values, then whatever quality findings are above nothing."""
-    layer: Layer = "column" if past.feature else "label" if past.name == LABEL else "answer"
+    layer = _layer(past)
     if past.kind == "number":
         yield _weigh_numbers(past, now, layer)
-        if past.feature:  # answers have their own range with every release
+        if layer == "column":  # answers have their own range with every release
             yield from _weigh_range(past, now)
     else:
         yield _weigh_words(past, now, layer)
@@ -61,6 +61,12 @@ def weigh_signal(past: Summary, now: Summary) -> Iterator[Found]:
         p_value = surge_p_value(now.missing, now.rows, before=past.missing, before_rows=past.rows)
         effect = now.missing / now.rows - _share(past.missing, past.rows)
         yield _quality(past, "missing", effect, p_value, was=_percent(past.missing, past.rows), now=_percent(now.missing, now.rows))
+
+
+def _layer(past: Summary) -> Layer:
+    if not past.feature:
+        return "label" if past.name == LABEL else "answer"
+    return "embedding" if past.name.startswith(embedding_column(past.feature, "")) else "column"
 
 
 def _weigh_numbers(past: Summary, now: Summary, layer: Layer) -> Found:

@@ -33,7 +33,14 @@ td,th{padding:.3rem .6rem;text-align:left;border-bottom:1px solid var(--line);ve
 .light{display:inline-block;width:.9rem;height:.9rem;border-radius:50%;vertical-align:middle}
 .green{background:#2e8b57}.amber{background:#d9960f}.red{background:#c33}
 """
-_LAYERS = {"column": "its values", "quality": "its quality", "joint": "how two go together", "answer": "the answers", "label": "the labels"}
+_LAYERS = {
+    "column": "its values",
+    "quality": "its quality",
+    "joint": "how two go together",
+    "answer": "the answers",
+    "label": "the labels",
+    "embedding": "how it is embedded",
+}
 
 
 @dataclass(frozen=True)

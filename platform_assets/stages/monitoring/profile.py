@@ -11,6 +11,7 @@ from platform_assets.answers import open_model
 from platform_assets.errors import StageError
 from platform_assets.networks.preprocessing import Preprocessing
 from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.stages.monitoring.embedding import choose_embeddings
 from platform_assets.stages.monitoring.estimate import Calibration, calibrate
 from platform_assets.stages.monitoring.importance import share_importance
 from platform_assets.stages.monitoring.reference import Reference, build_reference
@@ -43,10 +44,11 @@ def profile_release(model: ModelSpec, *, model_file: Path, data_dir: Path) -> st
     tokeniser = None
     if schema.of_kind("text"):
         tokeniser = read_record(Preprocessing, model_file.with_name("preprocessing.json").read_bytes()).tokeniser
+    network = model_file.read_bytes()
     importance = share_importance(holdout, schema=schema, kind=model.target.kind, answer=answer)
     reference = build_reference(
         train, schema=schema, probabilities=answer(train), spec=model.monitoring, importance=importance, unseen=unseen,
-        tokeniser=tokeniser,
+        tokeniser=tokeniser, embeddings=choose_embeddings(schema, model=network), model=network,
     )  # fmt: skip
     outcomes = pa.concat_tables([part.select([schema.target]) for part in (calibration, holdout)])[schema.target]
     labels = np.array([schema.classes.index(value) for value in outcomes.to_pylist()])

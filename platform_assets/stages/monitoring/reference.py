@@ -32,6 +32,7 @@ from platform_assets.stages.monitoring.dependence import (
     score_rows,
     weigh_together,
 )
+from platform_assets.stages.monitoring.embedding import Embedding, embed_rows
 from platform_assets.stages.monitoring.evidence import weigh_signal
 from platform_assets.stages.monitoring.season import Phase, like_period, phases_of, store_phase
 from platform_assets.stages.monitoring.signals import order_by_event, span_of, take_answers, take_labels, take_signals
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.records import FeatureSchema
 
 T = TypeVar("T")
-LAYERS = 4  # that share significance and false alarms: columns and answers, quality, pairs of columns, all columns together
+LAYERS = 4  # columns and answers, quality, pairs of columns, all columns together; embeddings, where there are any, are one more
 TOGETHER = "together"
 SHARES = ("quality", TOGETHER)  # layers whose effects are shares of rows
 LEANS_ON = 0.05  # share of the total permutation importance from which drifted inputs count against the model
@@ -83,6 +84,7 @@ class Reference:
     tokeniser: Tokeniser | None = None
     season: Season | None = None
     phases: tuple[Phase, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
 
     def like(self, shares: Mapping[int, float]) -> dict[str, Summary]:
         """Return what a window with these shares of rows in each phase is held against."""
@@ -99,12 +101,15 @@ def build_reference(
     importance: Mapping[str, float] | None = None,
     unseen: np.ndarray | None = None,
     tokeniser: Tokeniser | None = None,
+    embeddings: tuple[Embedding, ...] = (),
+    model: bytes | None = None,
 ) -> Reference:
     """Summarise training rows (features as plain columns, event time) and the release's answers to them, [rows, classes].
 
     Rows without an event time are taken in the order they stand in.
     `unseen`: its answers to rows it was not trained on, against which live answers are held; a model is surer of what it has seen.
     `importance`: each feature's share; None where every column counts. `tokeniser`: the one of its texts.
+    `embeddings`: what texts and images are turned into, by the `model` where they are a network's.
     With a declared season blocks are held against the like phases of the others, so that thresholds are those of such comparisons.
     """
     if not train.num_rows:
@@ -113,6 +118,7 @@ def build_reference(
     if schema.event_time in train.column_names:
         order = order_by_event(train, schema=schema)
         train, answers = train.take(order), None if answers is None else answers[order]
+    train = embed_rows(train, embeddings, schema=schema, model=model)
     size = spec.window_rows
     starts = range(0, max(train.num_rows - size, 0) + 1, size)
     ends = [*starts[1:], train.num_rows]  # a rest goes with the last block
@@ -151,11 +157,13 @@ def build_reference(
         strayed={name: value for name, value in strayed.items() if value},
         dependence=dependence,
         margins={
-            layer: margin_of(values, rate=spec.false_alarms / LAYERS, layer=layer) for layer, values in {**ratios, **joint_ratios}.items()
+            layer: margin_of(values, rate=spec.false_alarms / layers_of(embeddings), layer=layer)
+            for layer, values in {**ratios, **joint_ratios}.items()
         },
         tokeniser=tokeniser,
         season=season,
         phases=phases,
+        embeddings=embeddings,
     )
 
 
@@ -182,6 +190,11 @@ def shares_hardly_passed(effects: np.ndarray) -> np.ndarray:
 def leans(feature: str, importance: Mapping[str, float] | None) -> float:
     """Return how much the model leans on a feature; 1 for its answers, and for everything where nothing is known of it."""
     return 1.0 if importance is None or not feature else float(importance.get(feature, 0.0))
+
+
+def layers_of(embeddings: Sequence[Embedding]) -> int:
+    """Count the layers that share significance and false alarms."""
+    return LAYERS + (1 if embeddings else 0)
 
 
 def margin_layer(layer: str) -> str:
@@ -226,7 +239,7 @@ def _stray(
 
     counted = np.array([leans(kinds[name].feature, importance) >= LEANS_ON for name in names])
     ratios = against_others(effects, limit, floors=floors)
-    largest = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in ("column", "quality")}
+    largest = {layer: ratios[:, counted & (layers == layer)].max(axis=1, initial=0.0) for layer in dict.fromkeys(layers.tolist())}
     return dict(zip(names, round_to_digits(limit(effects)).tolist(), strict=True)), largest
 
 

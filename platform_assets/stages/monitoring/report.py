@@ -45,6 +45,7 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
                     probabilities=probabilities,
                     importance=profile.importance,
                     spec=spec,
+                    model=bundle["model.onnx"] if profile.reference.embeddings else None,
                 )
             )
             # another release's confidence is worth something else

@@ -60,11 +60,23 @@ def take_signals(
     """Signals of rows that hold every feature as a plain column and the event time; `probabilities`: [rows, classes], None: not asked.
 
     A date is watched as its distance in days from the event: the date itself moves on by nature and would always drift. A text is watched
-    by its length in characters, its words and the share of its tokens that the `tokeniser` does not know.
+    by its length in characters, its words and the share of its tokens that the `tokeniser` does not know. Columns of an embedding
+    (monitoring.embedding) are numbers of their feature.
     """
     event_time = rows[schema.event_time] if schema.of_kind("date") else None
     inputs = [signal for feature in schema.features for signal in _of_feature(feature, rows[feature.name], event_time, tokeniser)]
-    return (*inputs, *(() if probabilities is None else take_answers(probabilities, classes=schema.classes)))
+    embedded = [
+        Signal(name, feature.name, "number", _numbers(rows[name]), rows.num_rows)
+        for feature in schema.of_kind("image", "text")
+        for name in rows.column_names
+        if name.startswith(embedding_column(feature.name, ""))
+    ]
+    return (*inputs, *embedded, *(() if probabilities is None else take_answers(probabilities, classes=schema.classes)))
+
+
+def embedding_column(feature: str, place: int | str) -> str:
+    """Return the name of one number of a feature's embedding."""
+    return f"{feature} embedding {place}"
 
 
 def take_labels(labels: pa.ChunkedArray) -> Signal:
