@@ -33,11 +33,7 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
     past, seconds = _remember(stream, values[: _BLOCKS * _ROWS], _ROWS), 0.0
     rows = []
     windows = [values[start : start + _ROWS] for start in range(_BLOCKS * _ROWS, len(values) - _ROWS + 1, _ROWS)]
-    amounts = [
-        stream.columns.index(column.name)
-        for column in past.columns
-        if column.quantiles and np.mean(values[:, stream.columns.index(column.name)] != 0) > _SPARSE
-    ]
+    amounts = tell_amounts(stream, values)
     for fault in FAULTS:
         told = []
         for window in windows:
@@ -62,6 +58,13 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
     rows.append(judge_row(name, value=round(float(np.mean(flags)), 4), unit="share", must=_MUST_ALARMS, better="lower"))
     each = round(seconds / len(windows) / len(FAULTS) * 1000, 2)
     return [*rows, describe_row(f"check of {_ROWS} rows x {len(stream.columns)} columns, CPU", value=each, unit="ms")]
+
+
+def tell_amounts(stream: Stream, values: np.ndarray) -> list[int]:
+    """Return the columns that a fault can be seen in: amounts that are mostly not zero."""
+    past = _remember(stream, values[: _BLOCKS * _ROWS], _ROWS)
+    places = [stream.columns.index(column.name) for column in past.columns if column.quantiles]
+    return [place for place in places if np.mean(values[:, place] != 0) > _SPARSE]
 
 
 def break_feed(fault: str, window: np.ndarray, amounts: list[int], *, rng: np.random.Generator) -> np.ndarray:

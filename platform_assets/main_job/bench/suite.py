@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 AREAS = {  # modules of this room, by area
-    "drift": ("drift", "drift_feed", "drift_alarms", "drift_injected", "drift_estimate", "drift_scale"),
+    "drift": ("drift", "drift_feed", "drift_unlearnt", "drift_alarms", "drift_injected", "drift_estimate", "drift_scale"),
     "pipeline": ("pipeline",),
     "training": ("trainer", "feast_join"),
     "rollout": ("rollout",),
