@@ -77,7 +77,7 @@ def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     pointer = step.find(key, DriftPointer)
     log, bundle = parts.tables.read(pin), parts.releases.open(live.live_digest)
     feed = extend_feed(read_feed(parts, pointer), log=log, bundle=bundle, model=model)
-    report = silence_faults(extend_report(read_drift(parts, pointer), log=log, bundle=bundle, model=model), feed)
+    report = silence_faults(extend_report(read_drift(parts, pointer), log=log, bundle=bundle, model=model, feed=feed), feed)
     service = watch_service(model, parts, report.service, live=live, at=report.windows[-1].last_event if report.windows else "")
     told, report = len(report.service), replace(report, service=service)
     newest = report.windows[-1] if report.windows else None

@@ -20,15 +20,26 @@ class FeedFault:
 
 
 @dataclass(frozen=True)
+class WindowEnd:
+    """The last row of a window in the order in which they are cut: event and answer in microseconds since 1970, and the answer's id."""
+
+    event: int
+    time: int
+    prediction_id: str
+
+
+@dataclass(frozen=True)
 class FeedReport:
     """Windows that were held against a healthy feed so far, and those of them that were at fault.
 
     `seen_until`: of each window the newest answer that the log held when it was judged; what comes in behind it was not judged with it.
+    `ends`: where the newest windows ended, so that an erased row shifts none; those before were cut by position.
     """
 
     windows: int = 0
     faults: tuple[FeedFault, ...] = ()
     seen_until: tuple[str, ...] = ()
+    ends: tuple[WindowEnd, ...] = ()
 
     @property
     def now(self) -> FeedFault | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.records import DriftReport, FeatureSchema, read_record, to_json
 from platform_assets.stages.monitoring.feed import FeedPast, find_faults, remember_feed
-from platform_assets.stages.monitoring.log import cut_windows, in_order, unpack_inputs
+from platform_assets.stages.monitoring.log import cut_windows, end_of, in_order, number_rows, unpack_inputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,10 +49,12 @@ def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: ReleaseFi
     known = previous or FeedReport()
     past = read_record(FeedPast, bundle[FEED_FILE]) if FEED_FILE in bundle.files else None
     schema = read_record(FeatureSchema, bundle["schema.json"])
-    faults, judged = list(known.faults), known.windows
+    faults, ends = list(known.faults), list(known.ends)
     newest = str(pc.max(log["time"]).as_py()) if log.num_rows else ""
-    for window, rows in cut_windows(log, window_rows=model.monitoring.window_rows, done=known.windows):
-        judged = window.index + 1
+    for window, rows in cut_windows(log, window_rows=model.monitoring.window_rows, feed=known):
+        if window.index < known.windows:
+            continue
+        ends.append(end_of(rows))
         found = find_faults(past, feed_columns(unpack_inputs(rows, schema=schema), schema=schema)[0]) if past else ()
         if found:
             place = f"window {window.index} (rows {window.first_row} to {window.last_row})"
@@ -71,8 +72,8 @@ def extend_feed(previous: FeedReport | None, *, log: pa.Table, bundle: ReleaseFi
                     keys=tuple(key for key in rows["key"].to_pylist() if key is not None),
                 )
             )
-    seen_until = (*known.seen_until, *[newest] * (judged - known.windows))
-    return FeedReport(judged, tuple(faults), seen_until)
+    new = len(ends) - len(known.ends)
+    return FeedReport(known.windows + new, tuple(faults), (*known.seen_until, *[newest] * new), tuple(ends))
 
 
 def faulty_keys(feed: FeedReport) -> frozenset[str]:
@@ -83,16 +84,11 @@ def faulty_keys(feed: FeedReport) -> frozenset[str]:
 def unjudged_keys(feed: FeedReport, *, log: pa.Table, window_rows: int) -> frozenset[str]:
     """Return the keys of logged rows (key, event_time, time, prediction_id) whose feed nobody has judged.
 
-    They stand behind the last judged window, or came in late, among rows that were judged without them. Each judging is looked at again:
-    what had been answered by then, in order of event, was cut into its windows.
+    They stand behind the last judged window, or came in late, when those around them had been judged.
     """
     ordered = in_order(log)
-    times, judged = ordered["time"].to_numpy(), np.zeros(ordered.num_rows, bool)
-    for seen, windows in groupby(enumerate(feed.seen_until), key=lambda one: one[1]):
-        places = [window for window, _ in windows]
-        there = np.flatnonzero(times <= np.datetime64(seen, "us"))
-        judged[there[places[0] * window_rows : (places[-1] + 1) * window_rows]] = True
-    return frozenset(key for key in ordered["key"].filter(~judged).to_pylist() if key is not None)
+    unjudged = number_rows(ordered, window_rows=window_rows, feed=feed) < 0
+    return frozenset(key for key in ordered["key"].filter(unjudged).to_pylist() if key is not None)
 
 
 def silence_faults(report: DriftReport, feed: FeedReport) -> DriftReport:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from platform_assets.errors import DataError
+from platform_assets.specs.feed import FeedReport, WindowEnd
 from platform_assets.stages.monitoring.drift import Window
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _TEXTS = ("prediction_id", "request_id", "model", "version", "digest", "key", "inputs", "label")
 _TIMES = ("time", "event_time")
+_NEVER = 2**63 - 1
 
 
 def parse_segments(segments: Sequence[Path]) -> pa.Table:
@@ -60,16 +63,60 @@ def in_order(log: pa.Table) -> pa.Table:
     return log.sort_by([("event_time", "ascending"), ("time", "ascending"), ("prediction_id", "ascending")])
 
 
-def cut_windows(log: pa.Table, *, window_rows: int, done: int = 0) -> Iterator[tuple[Window, pa.Table]]:
-    """Yield every full window of `window_rows` rows in order of event (then of answer), from window number `done` on.
+def cut_windows(log: pa.Table, *, window_rows: int, feed: FeedReport = FeedReport()) -> Iterator[tuple[Window, pa.Table]]:  # noqa: B008  (frozen)
+    """Yield every window that was judged, with what is left of its rows, then every further full one, in order of event, then of answer.
 
-    A row that comes in late shifts the windows after it; those already reported stay as they are.
+    A window is the same rows for ever: what is erased is missing from it, and what comes in late goes into the next one.
     """
     ordered = in_order(log)
-    for index in range(done, ordered.num_rows // window_rows):
-        rows = ordered.slice(index * window_rows, window_rows)
+    numbers = number_rows(ordered, window_rows=window_rows, feed=feed)
+    rest = np.flatnonzero(numbers < 0)
+    judged = [np.flatnonzero(numbers == index) for index in range(feed.windows)]
+    further = [rest[start : start + window_rows] for start in range(0, len(rest) - window_rows + 1, window_rows)]
+    for index, places in enumerate([*judged, *further]):
+        rows = ordered.take(places)
         versions = tuple(dict.fromkeys(rows["version"].to_pylist()))
         yield Window(index, index * window_rows, (index + 1) * window_rows - 1, versions), rows
+
+
+def number_rows(ordered: pa.Table, *, window_rows: int, feed: FeedReport) -> np.ndarray:
+    """Return the judged window that each row of a log (`in_order`) was in, -1 of those that were in none.
+
+    A window took what had been answered by then, was in no earlier one, and stood up to its end.
+    """
+    events, times = (_microseconds(ordered[name]) for name in ("event_time", "time"))
+    numbers = np.full(ordered.num_rows, -1)
+    by_position = len(feed.seen_until) - len(feed.ends)
+    for index, seen in enumerate(feed.seen_until):
+        there = times <= np.datetime64(seen, "us").astype(np.int64)
+        if index < by_position:
+            places = np.flatnonzero(there)[index * window_rows : (index + 1) * window_rows]
+        else:
+            there[_behind(feed.ends[index - by_position], ordered, events, times) :] = False
+            places = np.flatnonzero(there)
+        numbers[places[numbers[places] < 0]] = index
+    return numbers
+
+
+def end_of(rows: pa.Table) -> WindowEnd:
+    """Return where a window of at least one row ends."""
+    last = rows.slice(rows.num_rows - 1)
+    event, time = (int(_microseconds(last[name])[0]) for name in ("event_time", "time"))
+    return WindowEnd(event, time, last["prediction_id"][0].as_py())
+
+
+def _behind(end: WindowEnd, ordered: pa.Table, events: np.ndarray, times: np.ndarray) -> int:
+    """Return how many rows of an ordered log stand up to an end."""
+    ids = ordered["prediction_id"]
+    key = (end.event, end.time, end.prediction_id)
+    return bisect_right(range(len(events)), key, key=lambda place: (events[place], times[place], ids[place].as_py()))
+
+
+def _microseconds(column: pa.ChunkedArray) -> np.ndarray:
+    """Times as whole microseconds; none sorts last, as in the log."""
+    import pyarrow as pa
+
+    return np.asarray(column.cast(pa.timestamp("us")).cast(pa.int64()).fill_null(_NEVER).to_numpy(), np.int64)
 
 
 def attach_labels(log: pa.Table, known: pa.Table, *, key: str, label: str) -> pa.Table:

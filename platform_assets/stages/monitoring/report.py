@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from platform_assets.manifests import ReleaseFiles
+    from platform_assets.specs.feed import FeedReport
     from platform_assets.specs.model import ModelSpec
 
 
-def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: ReleaseFiles, model: ModelSpec) -> DriftReport:
-    """Hold every full window that is not in `previous` yet against the live release's profile; measure those whose labels came in.
+def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: ReleaseFiles, model: ModelSpec, feed: FeedReport) -> DriftReport:
+    """Hold every window that is not in `previous` yet against the live release's profile; measure those whose labels came in.
 
-    `log`: the production log with `actual`; `bundle`: the release that is live.
+    `log`: the production log with `actual`; `bundle`: the release that is live; `feed`: of this log, whose windows these are.
     """
     spec = model.monitoring
     schema = read_record(FeatureSchema, bundle["schema.json"])
@@ -32,7 +33,9 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
     windows = list(previous.windows) if previous else []
     estimates = list(previous.estimates) if previous else []
     measured = {figures.window: figures for figures in previous.performance} if previous else {}
-    for window, rows in cut_windows(log, window_rows=spec.window_rows):
+    for window, rows in cut_windows(log, window_rows=spec.window_rows, feed=feed):
+        if not rows.num_rows:
+            continue  # all of it was erased since
         if window.index >= len(windows):
             probabilities = stack_probabilities(rows)
             inputs = unpack_inputs(rows, schema=schema)

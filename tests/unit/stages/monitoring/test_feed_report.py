@@ -145,7 +145,7 @@ def test_what_stands_behind_the_last_full_window_is_not_judged(bundle):
     assert faulty_keys(feed) == frozenset()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 30), max_size=9), min_size=1, max_size=6))
 def test_a_row_is_unjudged_exactly_until_a_window_with_it_was_judged_however_late_it_came(batches):
     """Each batch is one look of the monitor: rows by the hour of their event, answered one second after the other."""
@@ -166,7 +166,7 @@ def test_a_row_is_unjudged_exactly_until_a_window_with_it_was_judged_however_lat
         }.items():
             new = new.set_column(new.column_names.index(name), name, column)
         log = new if log is None else pa.concat_tables([log, new])
-        for _, window in cut_windows(log, window_rows=4, done=feed.windows):
+        for _, window in cut_windows(log, window_rows=4, feed=feed):
             judged.update(window["key"].to_pylist())
         feed = extend_feed(feed, log=log, bundle=release, model=model)
         assert unjudged_keys(feed, log=log, window_rows=4) == set(log["key"].to_pylist()) - judged

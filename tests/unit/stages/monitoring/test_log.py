@@ -1,13 +1,27 @@
 import json
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from platform_assets.errors import DataError
+from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.monitoring.drift import Window
-from platform_assets.stages.monitoring.log import attach_labels, cut_windows, parse_segments, stack_probabilities, unpack_inputs
+from platform_assets.stages.monitoring.log import (
+    attach_labels,
+    cut_windows,
+    end_of,
+    in_order,
+    number_rows,
+    parse_segments,
+    stack_probabilities,
+    unpack_inputs,
+)
 from platform_assets.stages.monitoring.performance import measure_window
 from platform_assets.stages.monitoring.pictures import draw_drift, draw_performance
 
@@ -57,7 +71,54 @@ def test_windows_follow_event_order_are_full_and_go_on_where_they_stopped(tmp_pa
     windows = list(cut_windows(log, window_rows=10))
     assert [(w.index, w.first_row, w.last_row, w.versions) for w, _ in windows] == [(0, 0, 9, ("v1",)), (1, 10, 19, ("v1",))]
     assert windows[0][1]["key"].to_pylist() == [str(n) for n in range(10)]
-    assert [w.index for w, _ in cut_windows(log, window_rows=10, done=1)] == [1]
+    judged = FeedReport(1, seen_until=("2030-01-01",), ends=(end_of(windows[0][1]),))
+    again = list(cut_windows(log, window_rows=10, feed=judged))
+    assert [(w.index, rows["key"].to_pylist()) for w, rows in again] == [(w.index, rows["key"].to_pylist()) for w, rows in windows]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 30), max_size=9), min_size=1, max_size=6),
+    st.sets(st.integers(0, 50)),
+    st.integers(0, 3),
+)
+def test_a_window_is_the_same_rows_for_ever_whatever_is_erased_and_however_late_others_come(batches, erased, by_position):
+    """Each batch is one look: rows by the minute of their event, one answer a second."""
+    events = [minute for batch in batches for minute in batch]
+    whole = pa.table({
+        "prediction_id": [f"r{place:03}" for place in range(len(events))], "version": pa.array(["v"] * len(events), pa.string()),
+        "event_time": pa.array([datetime(2026, 1, 1) + timedelta(minutes=minute) for minute in events], pa.timestamp("us")),
+        "time": pa.array([datetime(2026, 2, 1) + timedelta(seconds=place) for place in range(len(events))], pa.timestamp("us")),
+    })  # fmt: skip
+    feed, came, judged, kept = FeedReport(), 0, [], set(range(len(events)))
+    for look, batch in enumerate(batches):
+        came += len(batch)
+        if look == len(batches) // 2:
+            kept -= erased  # from here on they are gone
+        log = whole.take(pa.array([place for place in range(came) if place in kept], pa.int64()))
+        for window, rows in cut_windows(log, window_rows=4, feed=feed):
+            named = set(rows["prediction_id"].to_pylist())
+            if window.index < feed.windows:
+                assert named == judged[window.index] & set(log["prediction_id"].to_pylist())
+                continue
+            assert rows.num_rows == 4
+            judged.append(named)
+            feed = replace(
+                feed,
+                windows=window.index + 1,
+                seen_until=(*feed.seen_until, str(log["time"].to_pylist()[-1])),
+                ends=(*feed.ends, end_of(rows)),
+            )
+    assert sum(map(len, judged)) == len(set().union(*judged)), "no row is judged twice"
+    rest = [number for number in number_rows(in_order(log), window_rows=4, feed=feed) if number < 0]
+    assert len(rest) < 4, "every row is judged once a window of the rest is full"
+    if not erased & set(range(len(events))):  # reports of before ends were kept are read as they were meant
+        older = replace(feed, ends=feed.ends[by_position:])
+        if sorted(events) == events:
+            assert (
+                number_rows(in_order(log), window_rows=4, feed=older).tolist()
+                == number_rows(in_order(log), window_rows=4, feed=feed).tolist()
+            )
 
 
 def test_labels_are_attached_once_known_and_only_to_rows_that_wait(tmp_path):

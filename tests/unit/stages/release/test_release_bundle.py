@@ -14,9 +14,11 @@ from platform_assets.manifests import read_release
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.candidates import Candidate, Rejection, SearchResult
 from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.packages import Package
 from platform_assets.specs.records import (
+    DriftReport,
     Feature,
     FeatureSchema,
     TablePin,
@@ -24,7 +26,7 @@ from platform_assets.specs.records import (
     TrainingSet,
     read_record,
 )
-from platform_assets.stages.monitoring.feed_report import profile_feed
+from platform_assets.stages.monitoring.feed_report import extend_feed, profile_feed
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report
 from platform_assets.stages.release.bundle import write_bundle
@@ -218,15 +220,21 @@ def test_the_profile_in_the_bundle_makes_a_report_that_grows_and_does_not_change
             "inputs": [json.dumps(row) for row in inputs], "probabilities": [[0.1, 0.9]] * rows, "actual": pa.array(source["cancelled"].to_pylist()),
         })  # fmt: skip
 
-    one = extend_report(None, log=log(150), bundle=read_release(bundle), model=MODEL)
-    two = extend_report(one, log=log(250), bundle=read_release(bundle), model=MODEL)
+    known = DriftReport(()), FeedReport()
+
+    def extend(rows, *, bundle):
+        feed = extend_feed(known[1], log=rows, bundle=bundle, model=MODEL)
+        return extend_report(known[0], log=rows, bundle=bundle, model=MODEL, feed=feed), feed
+
+    one, _ = known = extend(log(150), bundle=read_release(bundle))
+    two, _ = known = extend(log(250), bundle=read_release(bundle))
     assert [(w.window, w.drifted) for w in two.windows] == [(0, True), (1, True)]
     assert two.windows[0] == one.windows[0]
     assert two.first_drifted_row == 0
     assert [p.labelled for p in two.performance] == [100, 100]
     assert two.estimates == (), "another release answered: what its confidence is worth is not known"
     own = read_release(bundle)
-    three = extend_report(two, log=log(350, own.version), bundle=own, model=MODEL)
+    three, _ = extend(log(350, own.version), bundle=own)
     (estimate,) = three.estimates
     assert (estimate.window, estimate.metric, estimate.promised) == (2, "auroc", 0.99)
     assert estimate.low <= estimate.value <= estimate.high
