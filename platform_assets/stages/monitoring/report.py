@@ -71,4 +71,5 @@ def extend_report(previous: DriftReport | None, *, log: pa.Table, bundle: Releas
             # early labels are a selection, and so are their shares
             shift = judge_labels(profile.reference, rows["actual"], spec=spec) if figures.settled else None
             measured[window.index] = replace(figures, label_shift=shift)
-    return DriftReport(tuple(windows), tuple(measured[index] for index in sorted(measured)), tuple(estimates))
+    figures_by_window = tuple(measured[index] for index in sorted(measured))
+    return DriftReport(tuple(windows), figures_by_window, tuple(estimates), previous.service if previous else ())
