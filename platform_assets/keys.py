@@ -24,6 +24,7 @@ HELD_SENSOR = "run_held__judge"
 INBOX_SENSOR = "event_arrived__act"
 OUTBOX_SENSOR = "audit_entry__tell"
 NOTICE_SENSOR = "notice_due__deliver"
+FIGURES_SENSOR = "figures_due__show"
 
 AUDIT_JOB = "all_models__audit"
 ERASE_JOB = "all_datasets__erase"

@@ -12,6 +12,7 @@ import dagster as dg
 
 from platform_assets import keys
 from platform_assets.components.events import build_event_sensors
+from platform_assets.components.home_figures import build_figures_sensor
 from platform_assets.components.jobs import (
     MODEL_TAG,
     build_audit_job,
@@ -58,7 +59,14 @@ def build_automation(parts: Parts) -> dg.Definitions:
     retain = build_retain_job(catalogue.datasets.values()) if refresh else None
     duties += [retain] if retain else []
     schedules += [build_retain_schedule(retain)] if retain else []
-    made = (_drift_sensor(parts, jobs), _rows_sensor(parts, jobs), _failure_sensor(parts), _held_sensor(parts, jobs), _notice_sensor(parts))
+    made = (
+        _drift_sensor(parts, jobs),
+        _rows_sensor(parts, jobs),
+        _failure_sensor(parts),
+        _held_sensor(parts, jobs),
+        _notice_sensor(parts),
+        build_figures_sensor(parts),
+    )
     sensors = list(made) if jobs else []
     sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor, *duties]) if refresh else []
     return dg.Definitions(
