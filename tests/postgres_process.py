@@ -28,8 +28,8 @@ def find_programs() -> Path | None:
 
 
 @contextmanager
-def run_postgres(programs: Path) -> Iterator[str]:
-    """Start a server with a fresh database; yield its DSN."""
+def run_postgres(programs: Path, *, tls: tuple[Path, Path, Path] | None = None) -> Iterator[str]:
+    """Start a server with a fresh database; yield its DSN. `tls`: its certificate, key, and whose certificates of clients it takes."""
     folder = Path(tempfile.mkdtemp(prefix="falaj-postgres-"))  # not below pytest's folders: those are closed to other users
     root = os.geteuid() == 0
     who = {"user": "postgres", "group": "postgres", "extra_groups": []} if root else {}  # it refuses to run as root
@@ -44,6 +44,8 @@ def run_postgres(programs: Path) -> Iterator[str]:
             [programs / "initdb", "-D", data, "-A", "trust", "-U", "falaj", "--no-sync", "-E", "UTF8"], check=True, **quiet, **who
         )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories={folder}"
+        if tls is not None:
+            options += _lay_certificates(data, tls, owner="postgres" if root else None)
         subprocess.run([programs / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], check=True, **quiet, **who)
         try:
             yield f"postgresql://falaj@127.0.0.1:{port}/postgres"
@@ -52,6 +54,16 @@ def run_postgres(programs: Path) -> Iterator[str]:
             subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], check=False, **quiet, **who)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lay_certificates(data: Path, files: tuple[Path, Path, Path], *, owner: str | None) -> str:
+    for name, file in zip(("server.crt", "server.key", "root.crt"), files, strict=True):
+        shutil.copyfile(file, data / name)
+        (data / name).chmod(0o600)
+        if owner is not None:
+            shutil.chown(data / name, owner, owner)
+    (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n")
+    return " -c ssl=on -c ssl_ca_file=root.crt"
 
 
 def own_database(server: str) -> str:

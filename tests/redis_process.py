@@ -14,8 +14,8 @@ PATIENCE_SECONDS = 20
 
 
 @contextmanager
-def run_redis(folder: Path, *, port: int | None = None) -> Iterator[str]:
-    """Start a server that keeps an append-only file in the folder; yield its URL."""
+def run_redis(folder: Path, *, port: int | None = None, tls: tuple[Path, Path, Path] | None = None) -> Iterator[str]:
+    """Start a server that keeps an append-only file in the folder; yield its URL. `tls` as for PostgreSQL: it takes nothing else then."""
     program = shutil.which("redis-server")
     assert program is not None
     if port is None:
@@ -23,6 +23,10 @@ def run_redis(folder: Path, *, port: int | None = None) -> Iterator[str]:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+    if tls is not None:
+        certificate, key, authority = map(str, tls)
+        command[1:3] = ["--port", "0", "--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key]
+        command += ["--tls-ca-cert-file", authority]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -34,7 +38,7 @@ def run_redis(folder: Path, *, port: int | None = None) -> Iterator[str]:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield f"{'redis' if tls is None else 'rediss'}://127.0.0.1:{port}/0"
     finally:
         server.terminate()
         server.wait(PATIENCE_SECONDS)
