@@ -85,6 +85,9 @@ class ArtifactStore(Protocol):
     def path(self, digest: str) -> Path:
         """Return a local folder with exactly these contents; a missing or altered one raises ReleaseError."""
 
+    def peek(self, digest: str) -> Path:
+        """Return a local folder with what is there under this digest, altered or not; it may lack files."""
+
     def remember(self, fingerprint: str, digest: str, note: Mapping[str, Any]) -> None:
         """Record that work of this fingerprint gave this digest."""
 

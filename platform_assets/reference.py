@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets import keys
-from platform_assets.specs.base import Spec
 from platform_assets.specs.catalogue import SPECS, load_catalogue
 from platform_assets.specs.compute import ComputeSpec
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.team import TeamSpec
+from platform_assets.specs.team import TeamSpec, spec_of
 from platform_assets.specs.words import default_of, reachable_specs, type_of
 from resources.home import write_atomically
 from resources.settings import CHECKOUT, read_settings, silence_telemetry
@@ -253,10 +252,8 @@ def _settings() -> Iterator[str]:
     yield ""
     yield "The file that FALAJ_TEAM names: TOML, a table a server ([how to run as a team](../how-to/run-as-a-team.md))."
     yield ""
-    for table, info in TeamSpec.model_fields.items():
-        server = info.annotation
-        assert isinstance(server, type)
-        assert issubclass(server, Spec)
+    for table in TeamSpec.model_fields:
+        server = spec_of(table)
         yield f"### `[{table}]`"
         yield ""
         yield " ".join((server.__doc__ or "").split())

@@ -23,7 +23,12 @@ _ABANDONED_SECONDS = 3600.0
 
 def folder_digest(folder: Path) -> str:
     """SHA-256 over names and contents of a folder's files: `<file's SHA-256>  <posix path>` a line, sorted by path."""
-    return digest_of({name: _file_digest(path) for name, path in _files(folder)})
+    return digest_of(file_digests(folder))
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return name and SHA-256 of each of a folder's files."""
+    return {name: _file_digest(path) for name, path in _files(folder)}
 
 
 class FolderArtifactStore:
@@ -63,6 +68,10 @@ class FolderArtifactStore:
                 f"artefact {digest[:12]} was altered: the files under {folder} no longer hash to its name; restore it or make it again"
             )
         return folder
+
+    def peek(self, digest: str) -> Path:
+        """Return the folder with what is there under this digest, altered or not."""
+        return self._object(digest)
 
     def remember(self, fingerprint: str, digest: str, note: Mapping[str, Any]) -> None:
         """Record that work of this fingerprint gave this digest; a later record replaces an earlier one."""

@@ -25,20 +25,27 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.table import TableMerger
     from pyarrow.dataset import Dataset
+    from pyarrow.fs import FileSystem
 
     from platform_assets.specs.subjects import Marks
+    from resources.s3 import S3
 
 T = TypeVar("T")
 TRIES = 20
 _NO_STATISTICS = {"delta.dataSkippingNumIndexedCols": "0"}  # or the log would hold each column's smallest and largest value in the open
+# Stores by the root of tables in them. Feast makes its sources from path and version alone, which is all that its registry may hold.
+_STORES: dict[str, S3] = {}
 _LOG_KEPT = "delta.logRetentionDuration"
 
 
 class DeltaTableStore:
-    """Tables under `root`, a folder or a URL that Delta Lake opens (s3://, az://, ...)."""
+    """Tables under `root`, a folder, or below `root` in an S3-compatible store."""
 
-    def __init__(self, root: Path | str) -> None:
-        self._root = str(root).rstrip("/")
+    def __init__(self, root: Path | str, *, store: S3 | None = None) -> None:
+        self._root = f"{store.url}/{root}" if store else str(root).rstrip("/")
+        self._store = store
+        if store is not None:
+            _STORES[self._root] = store
         self._pins: dict[tuple[object, int], TablePin] = {}
 
     def location(self, table: str) -> str:
@@ -62,11 +69,10 @@ class DeltaTableStore:
 
     def read(self, pin: TablePin, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Read exactly this version; DataError where it is not there (any more)."""
-        from deltalake import DeltaTable
         from deltalake.exceptions import DeltaError
 
         try:
-            delta = DeltaTable(self.location(pin.table), version=pin.version)
+            delta = open_delta(self.location(pin.table), version=pin.version)
         except DeltaError as error:
             raise DataError(
                 f"version {pin.version} of table {pin.table} is not at {self.location(pin.table)}; make it again, or restore it"
@@ -83,21 +89,23 @@ class DeltaTableStore:
         return None if delta is None else self._pin_of(table, delta)
 
     def tables(self) -> list[str]:
-        """Return the names of all tables of a local folder; a store elsewhere is listed by its catalogue."""
-        root = Path(self._root)
-        return sorted(log.parent.relative_to(root).as_posix() for log in root.rglob("_delta_log") if log.is_dir())
+        """Return the names of all tables."""
+        root = Path(self._place[1])
+        names = {Path(file).parent for file in self._files("") if "_delta_log" in Path(file).parts}
+        return sorted(folder.parent.relative_to(root).as_posix() for folder in names if folder.name == "_delta_log")
 
     def search(self, table: str, marks: Marks, *, columns: Sequence[str]) -> pa.Table:
         """Look through every data file that is there, whatever version it belongs to, or none any more."""
         import pyarrow.parquet as pq
 
         found = [as_texts(pa.table({}), columns)]
-        for file in sorted(Path(self.location(table)).rglob("*.parquet")):
-            if "_delta_log" in file.parts:
+        filesystem = self._place[0]
+        for file in sorted(file for file in self._files(table) if file.endswith(".parquet")):
+            if "_delta_log" in Path(file).parts:
                 continue
-            names = pq.read_schema(file).names
+            names = pq.read_schema(file, filesystem=filesystem).names
             wanted = [name for name in dict.fromkeys([*marks.columns, *columns]) if name in names]
-            rows = pq.read_table(file, columns=wanted)
+            rows = pq.read_table(file, columns=wanted, filesystem=filesystem)
             found.append(as_texts(rows, columns).filter(matching(rows, marks)))  # rows as they lie may be views, which Arrow cannot filter
         return pa.concat_tables(found, promote_options="default")
 
@@ -125,6 +133,22 @@ class DeltaTableStore:
         newest.create_checkpoint()
         newest.cleanup_metadata()
         newest.alter.set_table_properties({_LOG_KEPT: "interval 30 days"})
+
+    @property
+    def _place(self) -> tuple[FileSystem, str]:
+        """Return the file system of the tables, and the path of their root in it."""
+        from pyarrow.fs import LocalFileSystem
+
+        if self._store is None:
+            return LocalFileSystem(), str(Path(self._root).absolute())
+        return self._store.filesystem, self._root.removeprefix("s3://")
+
+    def _files(self, table: str) -> list[str]:
+        from pyarrow.fs import FileSelector, FileType
+
+        filesystem, root = self._place
+        selector = FileSelector(f"{root}/{table}".rstrip("/"), recursive=True, allow_not_found=True)
+        return [info.path for info in filesystem.get_file_info(selector) if info.type == FileType.File]
 
     def _must_open(self, table: str) -> DeltaTable:
         delta = self._open(table)
@@ -170,17 +194,17 @@ class DeltaTableStore:
         return self._pin_of(table, delta)
 
     def _create(self, table: str, hashed: pa.Table) -> DeltaTable:
-        from deltalake import DeltaTable, write_deltalake
+        from deltalake import write_deltalake
 
-        write_deltalake(self.location(table), hashed, mode="error", configuration=_NO_STATISTICS)
-        return DeltaTable(self.location(table), version=0)
+        options = self._store.delta_options if self._store else None
+        write_deltalake(self.location(table), hashed, mode="error", configuration=_NO_STATISTICS, storage_options=options)
+        return open_delta(self.location(table), version=0)
 
     def _open(self, table: str) -> DeltaTable | None:
-        from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
         try:
-            return DeltaTable(self.location(table))
+            return open_delta(self.location(table))
         except TableNotFoundError:
             return None
 
@@ -209,6 +233,18 @@ class DeltaTableStore:
         )
 
 
+def open_delta(place: str, *, version: int | None = None) -> DeltaTable:
+    """Open a table by its path or URL; one in a store is reached as the table store that was made for it is."""
+    from deltalake import DeltaTable
+
+    store = _store_of(place)
+    return DeltaTable(place, version=version, storage_options=store.delta_options if store else None)
+
+
+def _store_of(place: str) -> S3 | None:
+    return next((store for root, store in _STORES.items() if place.startswith(f"{root}/")), None)
+
+
 def as_texts(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
     """Return these columns as text, null where the rows lack one."""
     texts = {name: rows[name].cast(pa.string()) if name in rows.column_names else pa.nulls(rows.num_rows, pa.string()) for name in columns}
@@ -228,6 +264,9 @@ def open_dataset(delta: DeltaTable) -> Dataset:
     from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
     place = urlsplit(delta.table_uri)
+    store = _store_of(delta.table_uri)
+    if store is not None:
+        return delta.to_pyarrow_dataset(filesystem=SubTreeFileSystem(delta.table_uri.removeprefix("s3://").rstrip("/"), store.filesystem))
     if place.scheme not in ("", "file"):
         return delta.to_pyarrow_dataset()
     return delta.to_pyarrow_dataset(filesystem=SubTreeFileSystem(unquote(place.path), LocalFileSystem()))

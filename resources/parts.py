@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from resources.column_keys import ColumnKey
     from resources.databases import Database
     from resources.erasures import Erasures
+    from resources.s3 import S3
     from resources.settings import Settings
     from resources.studies import Scalar, Space, Study
     from resources.team import Room
@@ -44,11 +45,13 @@ class Parts:
 
     @cached_property
     def tables(self) -> ports.TableStore:
-        """Delta tables in a folder, personal columns of raw ones sealed."""
+        """Delta tables in a folder or a store, personal columns of raw ones sealed."""
         from resources.delta_tables import DeltaTableStore
         from resources.sealed_tables import SealedTables
 
-        return SealedTables(DeltaTableStore(self.settings.home.tables), datasets=self.catalogue.datasets, key=self.column_key)
+        store = self._store
+        tables = DeltaTableStore("tables", store=store) if store else DeltaTableStore(self.settings.home.tables)
+        return SealedTables(tables, datasets=self.catalogue.datasets, key=self.column_key)
 
     @cached_property
     def column_key(self) -> ColumnKey:
@@ -58,10 +61,20 @@ class Parts:
         return ColumnKey(self.settings.home.keys, keys=self.keys)
 
     @cached_property
-    def artefacts(self) -> ports.ArtifactStore:
-        """Content-addressed folders."""
-        from resources.artifacts import FolderArtifactStore
+    def _store(self) -> S3 | None:
+        """The team's S3-compatible store, where it names one."""
+        from resources.s3 import S3
 
+        return S3(self.settings.team.store) if self.settings.team and self.settings.team.store else None
+
+    @cached_property
+    def artefacts(self) -> ports.ArtifactStore:
+        """Content-addressed folders, in the home or in a store."""
+        from resources.artifacts import FolderArtifactStore
+        from resources.s3_artifacts import S3ArtifactStore
+
+        if self._store is not None:
+            return S3ArtifactStore(self._store, cache=self.settings.home.artefacts)
         return FolderArtifactStore(self.settings.home.artefacts)
 
     @cached_property

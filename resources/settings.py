@@ -234,6 +234,8 @@ def _with_team(settings: Settings) -> Settings:
 
     file = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
     team = read_team(file)
+    if team.store is not None and team.store.ca is not None:
+        os.environ["SSL_CERT_FILE"] = str(team.store.ca)  # all that Delta Lake's client asks
     database = postgresql_dsn(team.postgresql, "falaj")
     return replace(
         settings,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from platform_assets.errors import Fault, SettingsError
-from platform_assets.specs.team import PostgresqlSpec, RedisSpec, TeamSpec
+from platform_assets.errors import Fault, SettingsError, StateError
+from platform_assets.specs.team import PostgresqlSpec, RedisSpec, StoreSpec, TeamSpec, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ def read_team(path: Path) -> TeamSpec:
 
 def ask_servers(team: TeamSpec, path: Path) -> None:
     """Ask each server for what this platform needs of it; SettingsError lists all that is wrong. Missing schemas are made here."""
-    answers = {table: ask(getattr(team, table)) for table, ask in _ASKED.items()}
+    answers = {table: ask(server) for table, ask in _ASKED.items() if (server := getattr(team, table)) is not None}
     faults = [Fault(str(path), table, fault) for table, fault in answers.items() if fault is not None]
     if faults:
         raise SettingsError(faults)
@@ -112,15 +113,40 @@ def _ask_redis(server: RedisSpec) -> str | None:
     return None
 
 
-_ASKED: dict[str, Callable[[Any], str | None]] = {"postgresql": _ask_postgresql, "redis": _ask_redis}
+def _ask_store(server: StoreSpec) -> str | None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from resources.s3 import S3
+
+    where, probe = f"the store {server.url} at {server.endpoint}", f"falaj-probe-{uuid.uuid4().hex}"
+    try:
+        store = S3(server, tries=1)
+        place = {"Bucket": store.bucket, "Key": store.key(probe)}
+        store.client.put_object(**place, Body=b"1", IfNoneMatch="*")
+        try:
+            store.client.put_object(**place, Body=b"2", IfNoneMatch="*")
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] not in (409, 412):
+                raise
+        else:
+            return (
+                f"{where} lets a key be written first twice (If-None-Match is passed over): commits of tables would be lost; take another"
+            )
+        finally:
+            store.client.delete_object(**place)
+    except StateError as error:
+        return str(error)
+    except (ClientError, BotoCoreError) as error:
+        return f"{where} was asked to take an object and said: {_one_line(error)}"
+    return None
+
+
+_ASKED: dict[str, Callable[[Any], str | None]] = {"postgresql": _ask_postgresql, "redis": _ask_redis, "store": _ask_store}
 
 
 def _section(table: str, found: object) -> BaseModel | None:
-    kind = TeamSpec.model_fields[table].annotation
-    assert isinstance(kind, type)
-    assert issubclass(kind, BaseModel)
     try:
-        return kind.model_validate(found)
+        return spec_of(table).model_validate(found)
     except ValidationError:
         return None
 

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import settings
 from postgres_process import find_programs, run_postgres
 from redis_process import run_redis
+from s3_process import run_s3
 
+from platform_assets.specs.team import StoreSpec
 from resources.settings import silence_telemetry
 
 silence_telemetry()
@@ -67,3 +69,10 @@ def redis_server(tmp_path_factory) -> Iterator[str]:
         pytest.skip("no Redis server on this machine: install Debian's package redis-server")
     with run_redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[StoreSpec]:
+    """Settings of a bucket on a server with S3's interface, one for the whole session."""
+    with run_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server

@@ -39,9 +39,7 @@ def enforce(dataset: DatasetSpec, parts: Parts, instance: dg.DagsterInstance, *,
         own = [(keys.dataset_key(dataset.name, state), dataset.event_time) for state in keys.DATASET_STATES]
         for key, column in [*own, *((keys.features_key(dataset.name, view), EVENT_TIMESTAMP) for view in dataset.views)]:
             rows[keys.table_name(key)] = parts.tables.erase(keys.table_name(key), Marks(before={column: before}))
-        sets = [
-            digest for digest in parts.artefacts.digests() if _holds(parts.settings.home.artefacts / "objects" / digest, dataset, before)
-        ]
+        sets = [digest for digest in parts.artefacts.digests() if _holds(parts.artefacts.peek(digest), dataset, before)]
         for digest in sets:
             parts.artefacts.remove(digest)
     for name, model in parts.catalogue.models.items():

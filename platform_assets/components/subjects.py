@@ -204,7 +204,7 @@ def _holds(parts: Parts, digest: str, keyed: dict[str, list[str]]) -> bool:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    folder = parts.settings.home.artefacts / "objects" / digest
+    folder = parts.artefacts.peek(digest)
     if not (folder / LIST_FILE).is_file():
         return False
     schema = json.loads((folder / "schema.json").read_bytes())

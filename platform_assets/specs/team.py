@@ -57,7 +57,7 @@ class PostgresqlSpec(_KnownByCertificate):
 
 
 class RedisSpec(_KnownByCertificate):
-    """One Redis database: queues of events, and newest feature values."""
+    """One Redis database: queues of events."""
 
     url: str = Field(description="`redis://HOST:PORT/DB`, or `rediss://` for TLS, without a password.")
     password_file: FilePath | None = Field(None, description="File with the user's password, mode 0600.")
@@ -76,11 +76,52 @@ class RedisSpec(_KnownByCertificate):
         return self
 
 
+class StoreSpec(_Server):
+    """An S3-compatible store, for tables and artefacts; it must refuse a second first write of one key (`If-None-Match`)."""
+
+    url: str = Field(description="`s3://BUCKET/PREFIX`; the bucket is there, the prefix need not be.")
+    endpoint: str = Field(description="`https://HOST:PORT`, or `http://` on loopback.")
+    region: str = Field("us-east-1", description="Region, as the store names it.")
+    credentials: FilePath = Field(
+        description="AWS credentials file: `[default]`, `aws_access_key_id` and `aws_secret_access_key`, mode 0600."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_bucket(cls, url: str) -> str:
+        found = _plain_url(url, schemes=("s3",), right="s3://BUCKET/PREFIX", kept_in="credentials")
+        if found.port is not None or found.username is not None:
+            raise ValueError(f"{url!r} names more than a bucket and a prefix; right would be s3://BUCKET/PREFIX")
+        return url
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_endpoint(cls, url: str) -> str:
+        found = _plain_url(url, schemes=("http", "https"), right="https://HOST:PORT", kept_in="credentials")
+        if found.path.strip("/"):
+            raise ValueError(f"{url!r} has a path; right would be https://HOST:PORT")
+        return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> Self:
+        self._check_open(self.endpoint, "endpoint")
+        if (self.ca is not None) != self.endpoint.startswith("https:"):
+            raise ValueError("ca and the scheme https:// go together; name both for TLS, or neither on loopback")
+        return self
+
+
 class TeamSpec(Spec):
     """What `FALAJ_TEAM` names: a TOML file with one table a server."""
 
     postgresql: PostgresqlSpec
     redis: RedisSpec
+    store: StoreSpec | None = Field(None, description="Left out, tables and artefacts lie in FALAJ_HOME.")
+
+
+def spec_of(table: str) -> type[Spec]:
+    """Return the shape of one table of the file."""
+    kinds: dict[str, type[Spec]] = {"postgresql": PostgresqlSpec, "redis": RedisSpec, "store": StoreSpec}
+    return kinds[table]
 
 
 def _plain_url(url: str, *, schemes: tuple[str, ...], right: str, kept_in: str) -> SplitResult:

@@ -9,7 +9,7 @@ from feast import type_map
 from feast.data_source import DataSource
 from feast.protos.feast.core.DataSource_pb2 import DataSource as DataSourceProto
 
-from resources.delta_tables import open_dataset
+from resources.delta_tables import open_dataset, open_delta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -83,6 +83,4 @@ class DeltaSource(DataSource):
         return open_dataset(self._open()).to_table(columns=list(columns))
 
     def _open(self) -> Any:
-        from deltalake import DeltaTable
-
-        return DeltaTable(self.path, version=self.version)
+        return open_delta(self.path, version=self.version)

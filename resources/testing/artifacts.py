@@ -39,6 +39,10 @@ class MemoryArtifactStore:
             (target / name).write_bytes(content)
         return target
 
+    def peek(self, digest: str) -> Path:
+        """Lay a folder out; none can be altered."""
+        return self.path(digest)
+
     def remember(self, fingerprint: str, digest: str, note: Mapping[str, Any]) -> None:
         """Record that work of this fingerprint gave this digest."""
         self._memo[fingerprint] = (digest, dict(note))

@@ -7,14 +7,20 @@ import time
 from pathlib import Path
 
 import pytest
+from s3_process import own_prefix
 
-from platform_assets.errors import ReleaseError
+from platform_assets.errors import ReleaseError, StateError
+from platform_assets.specs.team import StoreSpec
 from resources.artifacts import FolderArtifactStore, folder_digest
+from resources.s3 import S3
+from resources.s3_artifacts import S3ArtifactStore
 from resources.testing.artifacts import MemoryArtifactStore
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "s3", "memory"])
 def store(request, tmp_path):
+    if request.param == "s3":
+        return S3ArtifactStore(own_prefix(request.getfixturevalue("s3_server")), cache=tmp_path / "cache")
     return FolderArtifactStore(tmp_path / "store") if request.param == "folder" else MemoryArtifactStore(tmp_path / "scratch")
 
 
@@ -125,3 +131,66 @@ def test_a_removed_artefact_is_gone_and_can_be_stored_again(store, tmp_path):
     with pytest.raises(ReleaseError):
         store.path(digest)
     assert store.put(folder) == digest
+
+
+def test_what_is_there_can_be_looked_at(store, tmp_path):
+    digest = store.put(make_folder(tmp_path / "in", {"a": "one", "deep/b": "two"}))
+    assert (store.peek(digest) / "deep" / "b").read_text() == "two"
+
+
+@pytest.fixture
+def place(s3_server):
+    return own_prefix(s3_server)
+
+
+def test_an_artefact_in_a_store_is_fetched_where_its_cache_is_gone(place, tmp_path):
+    digest = S3ArtifactStore(place, cache=tmp_path / "here").put(make_folder(tmp_path / "in", {"a.txt": "one", "deep/b.txt": "two"}))
+    elsewhere = S3ArtifactStore(place, cache=tmp_path / "elsewhere")
+    assert folder_digest(elsewhere.path(digest)) == digest
+    (elsewhere.path(digest) / "a.txt").write_text("0ne")
+    assert folder_digest(elsewhere.path(digest)) == digest  # an altered cache is made good
+
+
+def test_an_artefact_altered_in_a_store_is_refused_not_recalled_and_healed_by_putting_it_again(place, tmp_path):
+    folder = make_folder(tmp_path / "in", {"a": "one", "b": "two"})
+    here = S3ArtifactStore(place, cache=tmp_path / "here")
+    digest = here.put(folder)
+    here.remember("work", digest, {})
+    place.write(f"artefacts/objects/{digest}/a", b"0ne")
+    elsewhere = S3ArtifactStore(place, cache=tmp_path / "elsewhere")
+    assert (elsewhere.peek(digest) / "a").read_text() == "0ne"
+    with pytest.raises(ReleaseError, match="is not in"):
+        elsewhere.path(digest)
+    assert elsewhere.recall("work") is None
+    assert elsewhere.put(folder) == digest
+    assert (S3ArtifactStore(place, cache=tmp_path / "third").path(digest) / "a").read_text() == "one"
+
+
+def test_a_file_missing_or_a_list_forged_in_a_store_is_no_artefact(place, tmp_path):
+    store = S3ArtifactStore(place, cache=tmp_path / "here")
+    digest = store.put(make_folder(tmp_path / "in", {"a": "one", "b": "two"}))
+    store.remember("work", digest, {})
+    place.remove(f"artefacts/objects/{digest}/b")
+    assert store.recall("work") is None
+    place.write(f"artefacts/lists/{digest}.json", b'{"a": "00"}')
+    with pytest.raises(ReleaseError, match="is not in"):
+        store.path(digest)
+
+
+def test_a_kill_before_the_list_leaves_nothing_that_counts_and_the_next_put_makes_it_whole(place, tmp_path):
+    folder = make_folder(tmp_path / "in", {"a": "one", "b": "two"})
+    digest = folder_digest(folder)
+    place.write(f"artefacts/objects/{digest}/a", b"one")  # what such a kill leaves
+    store = S3ArtifactStore(place, cache=tmp_path / "here")
+    with pytest.raises(ReleaseError, match="is not in"):
+        store.path(digest)
+    assert store.put(folder) == digest
+    assert folder_digest(S3ArtifactStore(place, cache=tmp_path / "other").path(digest)) == digest
+
+
+def test_a_store_that_does_not_answer_is_one_sentence(tmp_path):
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    gone = S3(StoreSpec(url="s3://falaj/team", endpoint="http://127.0.0.1:1", credentials=tmp_path / "credentials"), tries=1)
+    with pytest.raises(StateError, match=r"the store s3://falaj/team at http://127\.0\.0\.1:1 could not be used") as refused:
+        gone.read("x")
+    assert "\n" not in str(refused.value)

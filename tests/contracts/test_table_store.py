@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from s3_process import own_prefix
 
 from platform_assets.errors import DataError
 from platform_assets.specs.records import TablePin
@@ -28,8 +29,10 @@ def make_store(kind, root):
     return MemoryTableStore() if kind == "memory" else DeltaTableStore(root)
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, "delta_s3"])
 def store(request, tmp_path):
+    if request.param == "delta_s3":
+        return DeltaTableStore("tables", store=own_prefix(request.getfixturevalue("s3_server")))
     return make_store(request.param, tmp_path / "a folder" / "tables")
 
 

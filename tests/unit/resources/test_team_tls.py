@@ -1,10 +1,14 @@
 """TLS to a team's servers: the certificate must come from the named authority and bear the name in the address, or nothing is said to it."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from postgres_process import find_programs, run_postgres
 from redis_process import run_redis
+from s3_process import run_s3
 from throw_away_ca import Authority
 
 from platform_assets.errors import EventError, SettingsError, StateError
@@ -12,6 +16,7 @@ from platform_assets.specs.team import TeamSpec
 from resources.audit import PostgresAuditLog
 from resources.audit_signature import HeadSigner
 from resources.events import INBOX, open_queue
+from resources.s3 import S3
 from resources.team import ask_servers, postgresql_dsn, redis_url
 
 
@@ -90,3 +95,44 @@ def test_an_address_without_tls_is_not_served(servers, tmp_path):
     dsn, url = servers
     open_line = {"postgresql": {"url": dsn}, "redis": {"url": url.replace("rediss", "redis")}}
     assert set(faults(TeamSpec.model_validate(open_line), tmp_path)) == {"postgresql", "redis"}
+
+
+@pytest.fixture(scope="module")
+def store(authority, tmp_path_factory):
+    with run_s3(tmp_path_factory.mktemp("s3"), tls=(*authority.issue("store"), authority.certificate)) as server:
+        yield server
+
+
+def test_a_store_whose_certificate_holds_takes_artefacts_and_another_is_refused(store, tmp_path):
+    S3(store).write("a", b"1")
+    assert S3(store).read("a") == b"1"
+    other = store.model_copy(update={"ca": Authority(tmp_path / "other").certificate})
+    with pytest.raises(StateError, match=r"(?i)certificate verify failed"):
+        S3(other, tries=1).read("a")
+    with pytest.raises(StateError, match="doesn't match"):
+        S3(store.model_copy(update={"endpoint": store.endpoint.replace("127.0.0.1", "localhost")}), tries=1).read("a")
+
+
+_COMMIT = """
+import sys, pathlib, pyarrow as pa
+from platform_assets.specs.team import StoreSpec
+from resources.delta_tables import DeltaTableStore
+from resources.s3 import S3
+tables = DeltaTableStore("tables", store=S3(StoreSpec.model_validate_json(sys.argv[1])))
+print(tables.read(tables.replace("t", pa.table({"a": [1, 2]}))).num_rows)
+"""
+
+
+def test_tables_are_written_to_a_store_whose_certificate_holds_and_to_no_other(store, tmp_path):
+    """In processes of their own, as FALAJ_ENV=team starts them: Delta Lake's client takes its authorities from the environment."""
+    other = store.model_copy(update={"ca": Authority(tmp_path / "other").certificate})
+    good, bad = (
+        subprocess.Popen(
+            [sys.executable, "-c", _COMMIT, one.model_dump_json()], env={**os.environ, "SSL_CERT_FILE": str(one.ca)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for one in (store, other)
+    )  # fmt: skip
+    assert good.communicate()[0].strip() == "2"
+    assert "invalid peer certificate" in bad.communicate()[1]
+    assert bad.returncode != 0
