@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from platform_assets import cli_policy, cli_subjects
+from platform_assets import cli_backup, cli_policy, cli_subjects
 from platform_assets.cli_governance import audit_app, keys_app, release_app
 from platform_assets.cli_options import Json, Model, console, write
 from platform_assets.errors import FalajError, SourceError
@@ -27,6 +27,8 @@ app.add_typer(release_app, name="release")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(cli_subjects.subject_app, name="subject")
+app.command("backup")(cli_backup.backup)
+app.command("restore")(cli_backup.restore)
 app.command("erase")(cli_subjects.erase)
 drift_app = typer.Typer(
     no_args_is_help=True, help="Drift: hold two tables against each other, try a policy, ask for a retraining, acknowledge."

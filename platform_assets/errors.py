@@ -19,6 +19,7 @@ FalajError
 │   └── AccessError      no token, or not a valid one (HTTP 401)
 │       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
+├── BackupError          a backup cannot be taken, or is altered, cut off, or without its keys
 ├── SettingsError        a team's settings file is wrong, or a server that it names does not answer; lists every fault
 └── StateError           FALAJ_HOME is held by another process, or holds something else
 
@@ -127,6 +128,10 @@ class ForbiddenError(AccessError):
 
 class AdmissionError(FalajError):
     """A run may not start: its budget, its own limit or where its data may be forbids it."""
+
+
+class BackupError(FalajError):
+    """A backup cannot be taken, or one is altered, cut off, or without its keys."""
 
 
 class SettingsError(FalajError):
