@@ -75,7 +75,7 @@ def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
         sys.executable, "-m", "platform_assets.stages.serving",
         "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
         "--keys", str(home.keys), "--online", str(home.feast / FILE_NAME), "--ready-file", str(ready_file(home)),
-        "--workers", str(settings.serve_workers),
+        "--workers", str(settings.serve_workers), *(["--oidc-issuer", settings.identity.issuer] if settings.identity.issuer else []),
     ]  # fmt: skip
 
 

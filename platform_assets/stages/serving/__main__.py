@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from platform_assets.errors import FalajError
+from platform_assets.stages.serving.access import AUDIENCE
 from platform_assets.stages.serving.server import run_server
 from platform_assets.stages.serving.worker import ServerConfig
 
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--grpc-port", type=int, help="speaks Open Inference Protocol over gRPC, too; left out it does not")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM; with --tls-key the server speaks HTTPS")
     parser.add_argument("--tls-key", type=Path, help="key of the certificate, PEM")
+    parser.add_argument("--oidc-issuer", help="takes tokens of this OIDC issuer, too, by their scope; as its tokens name it")
+    parser.add_argument("--oidc-audience", default=AUDIENCE, help="audience that its tokens must have")
     parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting process ends")
     options = parser.parse_args(arguments)
@@ -54,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
                 ready_file=options.ready_file,
                 workers=options.workers or len(os.sched_getaffinity(0)),
                 tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
+                oidc=(options.oidc_issuer, options.oidc_audience) if options.oidc_issuer else None,
                 grpc_port=options.grpc_port,
                 memory_bytes=options.memory_mb and options.memory_mb << 20,
             )

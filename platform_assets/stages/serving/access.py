@@ -1,10 +1,11 @@
-"""Who may ask what: EdDSA tokens and loopback peers. Minting is `resources/tokens.py`, the server only ever holds the public key."""
+"""Who may ask what: tokens of this home or of an OIDC issuer, loopback peers. Minting is in `resources`, only public keys are here."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -12,6 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from platform_assets.errors import AccessError, ServingError
+from platform_assets.identity.tokens import TokenError, peek
+
+if TYPE_CHECKING:
+    from platform_assets.stages.serving.oidc import OidcIssuer
 
 ISSUER, AUDIENCE, ALGORITHM = "falaj", "falaj-serving", "EdDSA"
 PUBLIC_KEY_FILE = "tokens.pub.pem"
@@ -39,9 +44,12 @@ def read_public_key(keys_dir: Path | None) -> Ed25519PublicKey | None:
 class Gate:
     """Checks one request's right. A verified token is remembered until it expires: a signature costs more than a prediction."""
 
-    def __init__(self, key: Ed25519PublicKey | None, *, tokens_required: bool, on_denied: Callable[[str], None] = lambda _: None) -> None:
-        """`on_denied` hears the reason, in two words, of each caller that is turned away."""
-        self._key, self._on_denied = key, on_denied
+    def __init__(
+        self, key: Ed25519PublicKey | None, *, tokens_required: bool, oidc: OidcIssuer | None = None,
+        on_denied: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """`oidc`: an issuer whose tokens are taken beside ours. `on_denied` hears the reason, in two words, of each caller turned away."""
+        self._key, self._oidc, self._on_denied = key, oidc, on_denied
         self._tokens_required = tokens_required
         self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
 
@@ -76,15 +84,27 @@ class Gate:
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not token:
             raise AccessError("the Authorization header must read 'Bearer TOKEN'")
+        if self._oidc is not None and _issuer_of(token) == self._oidc.url:
+            return self._remember(authorization, self._oidc.read(token.strip().decode("latin-1")))
         if self._key is None:
             raise AccessError(
                 "this server has no public key, so no token is valid here; `falaj token` makes the key, then restart the server"
             )
-        expires, scopes = _verify(token.strip(), self._key)
+        return self._remember(authorization, _verify(token.strip(), self._key))
+
+    def _remember(self, authorization: bytes, found: tuple[float, frozenset[str]]) -> tuple[float, frozenset[str]]:
         if len(self._verified) >= _REMEMBERED_TOKENS:
             self._verified.clear()
-        self._verified[authorization] = (expires, scopes)
-        return expires, scopes
+        self._verified[authorization] = found
+        return found
+
+
+def _issuer_of(token: bytes) -> str:
+    """Whom a token says it is from: it chooses who verifies it, nothing else."""
+    try:
+        return peek(token.strip().decode("latin-1"))[0]
+    except TokenError:
+        return ""  # the local check says what is wrong with it
 
 
 def _verify(token: bytes, key: Ed25519PublicKey) -> tuple[float, frozenset[str]]:

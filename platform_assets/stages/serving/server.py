@@ -27,6 +27,7 @@ def run_server(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; whatever was accepted is answered first."""
     config = replace(config, tokens_required=not _is_loopback(config.host))
     tls_context(config.tls)  # before anything starts
+    config.issuer()
     config.serving.mkdir(parents=True, exist_ok=True)
     with _held(config.serving / "lock"):
         (config.serving / "log").mkdir(exist_ok=True)

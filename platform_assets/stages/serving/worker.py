@@ -33,6 +33,7 @@ from platform_assets.stages.serving.incidents import Denials, Incidents
 from platform_assets.stages.serving.links import Link
 from platform_assets.stages.serving.lookup import Lookup
 from platform_assets.stages.serving.memory import Memory
+from platform_assets.stages.serving.oidc import OidcIssuer
 from platform_assets.stages.serving.online import OnlineReader
 from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import Unforeseen, refuse
@@ -59,8 +60,13 @@ class ServerConfig:
     workers: int = 1
     tokens_required: bool = False
     tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
+    oidc: tuple[str, str] | None = None  # an issuer whose tokens are taken beside our own, and the audience they must have
     grpc_port: int | None = None
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
+
+    def issuer(self) -> OidcIssuer | None:
+        """The issuer beside our own; ServingError where it is no address."""
+        return None if self.oidc is None else OidcIssuer(self.oidc[0], audience=self.oidc[1])
 
     def opener(self) -> Opener | None:
         """What opens releases; None where the server has no keys, and then none is served."""
@@ -75,7 +81,11 @@ class Process:
         self._log, self._shadow = PredictionLog(config.serving / "log", worker=worker), Shadow()
         reader = OnlineReader(config.online) if config.online is not None else None
         self._denials = Denials(Incidents(config.serving))
-        gate = Gate(read_public_key(config.keys), tokens_required=config.tokens_required, on_denied=self._denials.note)
+        oidc = config.issuer()
+        if oidc is not None:
+            oidc.start()
+        key = read_public_key(config.keys)
+        gate = Gate(key, tokens_required=config.tokens_required, oidc=oidc, on_denied=self._denials.note)
         memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
         self.app = App(
