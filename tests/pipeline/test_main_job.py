@@ -11,7 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from pipeline.tiny import DATASET, HISTORY_ROWS, LIVE_ROWS, MODEL, Finished
+from pipeline.tiny import CANARIES, DATASET, FILED, HISTORY_ROWS, LIVE_ROWS, MODEL, Finished
 
 from platform_assets import keys
 from platform_assets.components.step import latest_record
@@ -258,6 +258,31 @@ def test_secrets_are_readable_by_their_owner_alone(finished: Finished) -> None:
     assert secrets
     public = {"tokens.pub.pem", "releases.pub.pem", "audit.pub.pem"}
     assert {path.stat().st_mode & 0o077 for path in (*secrets, finished.tiny.home.keys) if path.name not in public} == {0}
+
+
+def test_no_secret_is_written_down_or_said(finished: Finished) -> None:
+    """Canaries in the environment and in files, and the home's own keys: in no log, table, event, metadata, report or answer."""
+    home = finished.tiny.home
+    private = [line for path in home.keys.glob("*.key.pem") for line in path.read_bytes().splitlines() if not line.startswith(b"-----")]
+    wrapped = [
+        value.encode() for path in home.keys.glob("*.keys.json") for value in re.findall(r'"([A-Za-z0-9+/=_-]{40,})"', path.read_text())
+    ]
+    secrets = [*(value.encode() for value in CANARIES.values()), FILED.encode(), *private, *wrapped]
+    secrets += [(home.keys / name).read_bytes().strip() for name in ("pseudonym.key", "session.key") if (home.keys / name).is_file()]
+    assert len(secrets) > len(CANARIES) + 3
+    assert all(len(secret) >= 16 for secret in secrets)
+    any_of = re.compile(b"|".join(map(re.escape, secrets)))
+    files = [path for path in home.root.rglob("*") if path.is_file() and home.keys not in path.parents]
+    assert [str(path.relative_to(home.root)) for path in files if any_of.search(path.read_bytes())] == []
+    assert [str(path) for path in files if path.suffix == ".parquet" and any_of.search(_values(path))] == []
+    assert any_of.search(finished.answer.stdout.encode()) is None
+    with finished.tiny.instance() as instance:  # as the web UI would show them
+        told = [
+            repr(instance.all_logs(run.run_id)).encode() + repr(run.tags).encode() + repr(run.run_config).encode()
+            for run in instance.get_runs()
+        ]
+    assert told
+    assert [text for text in told if any_of.search(text)] == []
 
 
 def test_a_second_run_makes_nothing_twice(finished: Finished, tmp_path: Path) -> None:

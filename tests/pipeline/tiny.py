@@ -25,6 +25,10 @@ DEFS = Path(__file__).parent / "defs"
 MODEL, DATASET = "tiny_cancellations", "tiny_bookings"
 HISTORY_ROWS = LIVE_ROWS = 1500
 PATIENCE_SECONDS = 300
+# Secrets that must be written nowhere: in the environment, as other programs leave them there, and in files that settings name.
+CANARIES = {name: f"canary-{name.lower()}-5f1d9c" for name in ("AWS_SECRET_ACCESS_KEY", "DATABASE_PASSWORD", "GITHUB_TOKEN")}
+SECRET_FILES = ("FALAJ_OIDC_CLIENT_SECRET_FILE", "FALAJ_WEBHOOK_SECRET_FILE", "FALAJ_SMTP_PASSWORD_FILE")
+FILED = "canary-in-a-file-77ab02"
 
 
 class TinyHome:
@@ -32,6 +36,8 @@ class TinyHome:
 
     def __init__(self, root: Path, *, defs: Path = DEFS, webhook_url: str | None = None, web_port: int = 0) -> None:
         self.home = Home(root)
+        self.secret_file.parent.mkdir(parents=True, exist_ok=True)
+        self.secret_file.write_text(FILED)
         self.settings = Settings(
             home=self.home, environment="laptop", defs_root=defs, webhook_url=webhook_url, serve_port=0, web_port=web_port
         )
@@ -40,7 +46,12 @@ class TinyHome:
     def environment(self) -> dict[str, str]:
         ours = {"FALAJ_HOME": str(self.home.root), "FALAJ_DEFS": str(self.settings.defs_root), "FALAJ_SERVE_PORT": "0"}
         more = {"FALAJ_WEB_PORT": str(self.settings.web_port), "FALAJ_WEBHOOK_URL": self.settings.webhook_url or ""}
-        return {**os.environ, **ours, **more}
+        return {**os.environ, **ours, **more, **CANARIES, **dict.fromkeys(SECRET_FILES, str(self.secret_file))}
+
+    @property
+    def secret_file(self) -> Path:
+        """Beside the home, where a home does not hold it."""
+        return self.home.root.with_name("secret")
 
     @property
     def parts(self) -> Parts:
