@@ -66,6 +66,10 @@ class CountsFile:
         self._numbers[_WRITTEN] += rows
         self._numbers[_UNTIL] = until
 
+    def flush(self) -> None:
+        """Bring the counts to the disk."""
+        self._map.flush()
+
     def settle(self, found: int) -> int:
         """Take in what a killed process left: `found` rows beyond `until` stand in its files, all others are lost. Return how many are."""
         numbers = self._numbers

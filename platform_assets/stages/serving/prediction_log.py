@@ -4,11 +4,13 @@ Runs are put into frames at once, side by side in one buffer a model (log_buffer
 finds cold, and their encoding in the thread would take the interpreter from the loop. Only what is long to encode waits as it is.
 
 `<folder>/<model>/<n>-<worker>.open.frames` is being written; `<n>-<worker>.frames` is closed and never changes. At most the last second is
-lost at SIGKILL, and the next start says how many rows (log_counts.py).
+lost at SIGKILL, and the next start says how many rows (log_counts.py). With `to_disk` the same holds when the power goes: what was written
+is on the disk before it counts as written.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -38,9 +40,12 @@ _SEGMENT = re.compile(r"^(\d+)-(\d+)(\.open)?\.frames$")
 class PredictionLog:
     """Hands answered requests to the writing thread; beyond the bound rows are dropped and counted, never waited for."""
 
-    def __init__(self, folder: Path, *, worker: int = 0, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, worker: int = 0, segment_bytes: int = SEGMENT_BYTES, to_disk: bool = False, close_seconds: float = math.inf
+    ) -> None:
+        """A segment is closed at this size or this age, whichever comes first."""
         self._folder, self._worker = folder, worker
-        self._segment_bytes = segment_bytes
+        self._segment_bytes, self._to_disk, self._close_seconds = segment_bytes, to_disk, close_seconds
         self._buffers: dict[str, LogBuffer] = {}
         self._buffers_lock = threading.Lock()  # between putting a frame and taking what waits
         self._descriptions: dict[str, bytes] = {}
@@ -116,6 +121,7 @@ class PredictionLog:
             stopping = self._stopping
             orders = [self._orders.popleft() for _ in range(len(self._orders))]
             self._write_waiting()
+            self._close_aged()
             for model, future in orders:
                 self._carry_out(model, future)
             if stopping:
@@ -171,16 +177,29 @@ class PredictionLog:
             else:
                 self.fault = ""
                 self._counts[model].wrote(chunk.rows, until=chunk.until)
+                if self._to_disk:
+                    self._counts[model].flush()
             self._written_rows += chunk.rows
 
     def _write(self, model: str, chunk: Chunk) -> None:
         segment = self._segments.get(model)
         if segment is None:
-            segment = self._segments[model] = _Segment.start(self._folder / model, self._worker)
+            segment = self._segments[model] = _Segment.start(self._folder / model, self._worker, to_disk=self._to_disk)
         segment.write(chunk)
         if segment.size >= self._segment_bytes:
             del self._segments[model]
             segment.close()
+
+    def _close_aged(self) -> None:
+        for model, segment in list(self._segments.items()):
+            if time.monotonic() - segment.began < self._close_seconds:
+                continue
+            del self._segments[model]
+            try:
+                segment.close()
+            except OSError as error:  # the next start closes it
+                self.write_errors += 1
+                self.fault = f"the log of {model} cannot be closed: {error.strerror}"
 
 
 def _is_long(answered: Answered) -> bool:
@@ -200,16 +219,22 @@ class _Segment:
 
     file: Path
     stream: IO[bytes]
+    began: float
+    to_disk: bool = False
     size: int = 0
     described: frozenset[str] = frozenset()
 
     @classmethod
-    def start(cls, folder: Path, worker: int) -> _Segment:
+    def start(cls, folder: Path, worker: int, *, to_disk: bool) -> _Segment:
         """Open the next number. Numbers never come again, even after a reader removed closed segments: they follow the wall clock."""
         folder.mkdir(parents=True, exist_ok=True)
         last = max((_number(file) for file in folder.iterdir() if _SEGMENT.match(file.name)), default=0)
         file = folder / f"{max(last + 1, time.time_ns() // 1_000_000)}-{worker}{_OPEN}"
-        return cls(file, file.open("xb", buffering=0))
+        segment = cls(file, file.open("xb", buffering=0), time.monotonic(), to_disk)
+        if to_disk:
+            for name in (folder, folder.parent):  # or the power goes, and with it the name of what was written
+                _sync(name)
+        return segment
 
     def write(self, chunk: Chunk) -> None:
         """Append whole frames; what fails is cut off again, so that no torn frame stands in the middle."""
@@ -219,6 +244,8 @@ class _Segment:
             view = memoryview(data)
             while view:
                 view = view[self.stream.write(view) :]
+            if self.to_disk:
+                os.fdatasync(self.stream.fileno())
         except OSError:
             os.ftruncate(self.stream.fileno(), self.size)
             self.stream.seek(self.size)
@@ -267,6 +294,14 @@ def closed_segments(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted((file for file in folder.iterdir() if (match := _SEGMENT.match(file.name)) and not match[3]), key=_order)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _finish(file: Path) -> None:

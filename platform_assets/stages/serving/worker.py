@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import gc
+import math
 import mmap
 import os
 import signal
@@ -63,6 +64,8 @@ class ServerConfig:
     oidc: tuple[str, str] | None = None  # an issuer whose tokens are taken beside our own, and the audience they must have
     grpc_port: int | None = None
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
+    log_to_disk: bool = False  # the prediction log outlives a loss of power
+    close_log_seconds: float = math.inf  # age at which a segment of it is closed
 
     def issuer(self) -> OidcIssuer | None:
         """The issuer beside our own; ServingError where it is no address."""
@@ -78,7 +81,8 @@ class Process:
 
     def __init__(self, config: ServerConfig, *, worker: int) -> None:
         self._config = config
-        self._log, self._shadow = PredictionLog(config.serving / "log", worker=worker), Shadow()
+        self._log = PredictionLog(config.serving / "log", worker=worker, to_disk=config.log_to_disk, close_seconds=config.close_log_seconds)
+        self._shadow = Shadow()
         reader = OnlineReader(config.online) if config.online is not None else None
         self._denials = Denials(Incidents(config.serving))
         oidc = config.issuer()

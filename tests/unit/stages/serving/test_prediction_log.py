@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from platform_assets.errors import ServingError
 from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.serving.frames import NAMED, PACKED, Answered, describe, encode, read_rows, whole_frames
-from platform_assets.stages.serving.prediction_log import PredictionLog, closed_segments
+from platform_assets.stages.serving.log_counts import read_counts
+from platform_assets.stages.serving.prediction_log import PredictionLog, close_left_overs, closed_segments
 
 SCHEMA = FeatureSchema((Feature("lead_time", "numeric", "v", "booking_id"),), "y", ("no", "yes"), "booking_id", "booking_date")
 
@@ -119,3 +121,34 @@ def test_a_folder_that_cannot_be_written_is_counted_and_stops_nothing(tmp_path):
     log.add(answered(1))
     log.stop()
     assert (log.dropped_rows, log.write_errors) == (1, 1)
+
+
+def test_what_counts_as_written_is_on_the_disk_before_the_power_can_go(tmp_path, monkeypatch):
+    on_disk: dict[str, bytes] = {}
+    sync = os.fdatasync
+
+    def remember(descriptor: int) -> None:
+        sync(descriptor)
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        on_disk[file.name] = file.read_bytes()
+
+    monkeypatch.setattr(os, "fdatasync", remember)
+    log = PredictionLog(tmp_path, to_disk=True)
+    for number in range(3):
+        log.add(answered(number))
+        log.rotate("other").result(timeout=10)  # what was handed over before is written by now
+    counts, (name, content) = read_counts(tmp_path / "tiny"), on_disk.popitem()
+    log.stop()
+    after = tmp_path / "after" / "tiny"
+    after.mkdir(parents=True)
+    (after / name).write_bytes(content + b"\0" * 512)  # a file system may give a torn end back as zeroes
+    close_left_overs(tmp_path / "after")
+    assert counts.written == len(lines(closed_segments(after))) == 3
+
+
+def test_a_segment_is_closed_by_age_without_a_word_from_anybody(tmp_path):
+    log = PredictionLog(tmp_path, close_seconds=0.0)
+    log.add(answered(1))
+    log.rotate("other").result(timeout=10)
+    assert [line["request_id"] for line in lines(closed_segments(tmp_path / "tiny"))] == ["r1"]
+    log.stop()
