@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from platform_assets import cli_backup, cli_policy, cli_subjects
+from platform_assets import cli_backup, cli_edge, cli_policy, cli_subjects
 from platform_assets.cli_governance import audit_app, keys_app, release_app
 from platform_assets.cli_options import Json, Model, console, write
-from platform_assets.errors import FalajError, ReleaseError, SourceError
+from platform_assets.errors import FalajError, SourceError
 from resources.settings import Settings, read_settings, silence_telemetry
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.add_typer(cli_subjects.subject_app, name="subject")
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
 app.command("erase")(cli_subjects.erase)
+app.command("bundle")(cli_edge.bundle)
+app.command("collect")(cli_edge.collect)
 drift_app = typer.Typer(
     no_args_is_help=True, help="Drift: hold two tables against each other, try a policy, ask for a retraining, acknowledge."
 )
@@ -202,36 +204,6 @@ def predict(
         return
     done = scoring.predict_file(settings, model, file, out=out, version=version)
     console.print(f"{done.rows:,} rows of {file} answered by {model} {done.version}: {out}", soft_wrap=True, highlight=False)
-
-
-@app.command()
-def bundle(
-    model: Model,
-    target: Annotated[str, typer.Option(help="What it is for: edge.")] = "edge",
-    out: Annotated[Path | None, typer.Option(help="Archive to write; falaj-edge-MODEL-VERSION.tar.gz here when left out.")] = None,
-    version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None,
-) -> None:
-    """Write one archive that installs offline: server, packages, model, policy, systemd units."""
-    from platform_assets.main_job import edge
-
-    if target != "edge":
-        raise ReleaseError(f"--target {target!r}: there are bundles for the target edge alone.")
-    path, digest, needed = edge.write_bundle(read_settings(), model, out=out, version=version)
-    console.print(f"{path}: {model} {digest[:12]}, {path.stat().st_size / 1e6:.0f} MB. `sh install.sh` in it installs it.", soft_wrap=True)
-    if needed:
-        console.print(f"There are no online features at the edge; callers send {', '.join(needed)} themselves.", soft_wrap=True)
-
-
-@app.command()
-def collect(
-    model: Model,
-    folder: Annotated[Path, typer.Argument(help="Where `falaj-edge handover` brings to, such as a mounted share or stick.")],
-) -> None:
-    """Take the prediction logs of edge boxes in, and leave receipts by which they remove theirs."""
-    from platform_assets.main_job import edge
-
-    segments, rows = edge.collect(read_settings(), model, folder)
-    console.print(f"{segments} segments with {rows:,} rows were taken; {model}/production_log reads them next.", highlight=False)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Handing an edge box's prediction log over through a folder: a share, a stick, whatever the link is. Both ends of it.
 
 `<folder>/<device>/<model>/<segment>` is what a box brings; `<segment>.taken` with its SHA-256 is the home's receipt. A box removes a
-segment only once it finds the receipt, so that a kill, a cut or a pulled stick at any moment leaves each row at one end at least; rows that come
-twice are told by their prediction id.
+segment only once it finds the receipt, so that a kill, a cut or a pulled stick at any moment leaves each row at one end at least; rows
+that come twice are told by their prediction id.
 """
 
 from __future__ import annotations

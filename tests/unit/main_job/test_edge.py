@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from platform_assets import cli
+from platform_assets import cli, cli_edge
 from platform_assets.errors import ReleaseError, ServingError, SpecError
 from platform_assets.main_job import edge
 from platform_assets.main_job.operations import open_parts
@@ -131,7 +131,7 @@ def test_bad_input_is_one_sentence(box, home, tmp_path, monkeypatch):
         edge.write_bundle(settings, "nobody", out=tmp_path / "a", version=None)
     with pytest.raises(ReleaseError, match=r"cannot be written \(No such file"):
         edge.write_bundle(settings, MODEL, out=tmp_path / "no" / "a", version=digest[:12])
-    monkeypatch.setattr(cli, "read_settings", lambda: settings)
+    monkeypatch.setattr(cli_edge, "read_settings", lambda: settings)
     assert "edge alone" in str(CliRunner().invoke(cli.app, ["bundle", MODEL, "--target", "moon"]).exception)
     with pytest.raises(ServingError, match="is no folder"):
         edge.collect(settings, MODEL, tmp_path / "none")
