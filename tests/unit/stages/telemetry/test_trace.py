@@ -74,3 +74,9 @@ def test_a_real_trace_gives_the_profilers_own_figures(tmp_path):
     assert found["aten::addmm"].calls == own["aten::addmm"][0] == 6
     assert found["aten::addmm"].self_ms == pytest.approx(own["aten::addmm"][1], rel=0.02, abs=0.01)
     assert sum(one.share for one in found.values()) == pytest.approx(1)
+
+
+def test_a_small_trace_that_unpacks_to_a_large_one_is_left_to_perfetto(tmp_path, monkeypatch):
+    monkeypatch.setattr(trace, "LARGEST_TEXT", 1000)
+    with pytest.raises(DataError, match="unpacks to more"):
+        top_operators(written(tmp_path / "t.json.gz", [event("aten::mm", 0, 10)] * 500))
