@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/schemas),)
 export FALAJ_SCHEMAS ?= ../shared/schemas
 endif
 
-.PHONY: help setup run test lint ui up-team down bench clean
+.PHONY: help setup run test lint snapshot verify bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,22 @@ lint: setup ## ruff, types, import contracts, declarations, reference
 	@$(PYTHON) -m platform_assets.cli check
 	@$(PYTHON) -m platform_assets.reference --check
 	@DAGSTER_DISABLE_TELEMETRY=1 .venv/bin/dg check defs
+
+snapshot: setup ## hold the graph of assets, jobs and sensors against the committed one
+	@$(PYTHON) -m pytest tests/definitions/test_loading.py
+
+verify: setup ## signature and every byte of MODEL's live release, and the audit log
+	@$(PYTHON) -m platform_assets.cli release verify $(or $(MODEL),$(error MODEL=NAME is missing))
+	@$(PYTHON) -m platform_assets.cli audit verify
+
+bundle: setup ## one archive of MODEL's live release that installs offline (docs/how-to/run-at-the-edge.md)
+	@$(PYTHON) -m platform_assets.cli bundle $(or $(MODEL),$(error MODEL=NAME is missing)) --target edge
+
+approve: setup ## the second person's word for RELEASE=MODEL@VERSION, with their token in TOKEN_FILE
+	@$(PYTHON) -m platform_assets.cli approve $(or $(RELEASE),$(error RELEASE=MODEL@VERSION is missing)) $(if $(TOKEN_FILE),--token-file '$(TOKEN_FILE)')
+
+rollback: setup ## put MODEL's release of before back, proven by hash
+	@$(PYTHON) -m platform_assets.cli rollback $(or $(MODEL),$(error MODEL=NAME is missing))
 
 ui: setup ## web UI, daemon and inference server on loopback, in the background
 	@$(PYTHON) -m platform_assets.cli up
