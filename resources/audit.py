@@ -200,6 +200,13 @@ class SqliteAuditLog(_ChainedLog):
         with write_alone(state):
             yield SqliteUnit(state)
 
+    def close(self) -> None:
+        """Close this thread's connection; the next call opens another."""
+        kept = getattr(self._mine, "kept", None)
+        if kept is not None and kept[0] == os.getpid():
+            kept[1].close()
+            del self._mine.kept
+
     def _connect(self) -> sqlite3.Connection:
         kept: tuple[int, sqlite3.Connection] | None = getattr(self._mine, "kept", None)
         if kept is None or kept[0] != os.getpid():

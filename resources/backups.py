@@ -88,7 +88,9 @@ def restore(home: Home, archive: Path, keys: Path) -> dict[str, Any]:
             raise BackupError(f"{keys} holds the keys of another backup than {archive}; name the two files that were written together")
         (place / "keys").chmod(0o700)
         made = Home(place)
-        SqliteAuditLog(made.state, signer=HeadSigner(made.keys)).verify()
+        log = SqliteAuditLog(made.state, signer=HeadSigner(made.keys))
+        log.verify()
+        log.close()  # or SQLite takes its side files away while the tree is brought to the disk
         _move_paths(place / "serving", before=manifest["home"], after=str(home.root))
         sync_tree(place)
         if home.root.exists():
