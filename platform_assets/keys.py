@@ -23,6 +23,7 @@ FAILURE_SENSOR = "run_failed__notify"
 HELD_SENSOR = "run_held__judge"
 INBOX_SENSOR = "event_arrived__act"
 OUTBOX_SENSOR = "audit_entry__tell"
+APPROVED_SENSOR = "release_approved__deploy"
 NOTICE_SENSOR = "notice_due__deliver"
 FIGURES_SENSOR = "figures_due__show"
 

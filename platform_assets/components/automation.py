@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.approved import build_approved_sensor
 from platform_assets.components.events import build_event_sensors
 from platform_assets.components.home_figures import build_figures_sensor
 from platform_assets.components.jobs import (
@@ -67,7 +68,8 @@ def build_automation(parts: Parts) -> dg.Definitions:
         _notice_sensor(parts),
         build_figures_sensor(parts),
     )
-    sensors = list(made) if jobs else []
+    approved = build_approved_sensor(parts, jobs)
+    sensors = [*made, *([approved] if approved else [])] if jobs else []
     sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor, *duties]) if refresh else []
     return dg.Definitions(
         jobs=[*refresh.values(), *jobs, *monitor, *sweeps, *duties],

@@ -19,11 +19,13 @@ from platform_assets import keys
 from platform_assets.components.retraining_history import ASKED, past_retrainings
 from platform_assets.components.step import RECORD, key_of
 from platform_assets.main_job import site
-from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet, to_json
+from platform_assets.specs.records import Release, RetrainingVerdict, RolloutVerdict, TablePin, TrainingSet, to_json
 from resources import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-ASKS, QUIET, GROWS = "asks", "quiet", "grows"
+ASKS, QUIET, GROWS, WAITS = "asks", "quiet", "grows", "waits"
+DIGEST = "d" * 64
+RELEASE = Release(WAITS, DIGEST[:12], DIGEST, "int8", "1", {}, "t")
 NO_FILE = "bookings_that_nobody_brought.parquet"
 
 
@@ -64,9 +66,11 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def tiny(tmp_path: Path, receiver: Receiver) -> Iterator[TinyHome]:
-    """Three models over a file that is not there: what the sensors launch fails at its first step, within seconds."""
-    for name in (ASKS, QUIET, GROWS):
+    """Four models over a file that is not there, one of them under four eyes: what the sensors launch fails at its first step, within seconds."""
+    for name in (ASKS, QUIET, GROWS, WAITS):
         text = (DEFS / "models" / MODEL / "defs.yaml").read_text().replace(f"name: {MODEL}", f"name: {name}")
+        if name == WAITS:
+            text = text.rstrip() + "\n  governance: {approval: four-eyes}\n"
         _write(
             tmp_path / "defs" / "models" / name,
             text.replace("retraining: {", "retraining: {on_new_rows: 100, " if name == GROWS else "retraining: {"),
@@ -92,6 +96,9 @@ def test_one_verdict_is_one_run_over_many_ticks_and_a_restart(tiny: TinyHome, re
         _report(instance, keys.model_key(ASKS, "retraining_verdict"), _verdict("a1", asked=True))
         _report(instance, keys.model_key(QUIET, "retraining_verdict"), _verdict("q1", asked=False))
         _grow(instance, trained_on=1000, now=1150)
+        _report(instance, keys.model_key(WAITS, "release"), RELEASE)
+        audit.append("release", subject=f"model/{WAITS}", actor="run/1", detail={"digest": DIGEST, "requester": "amal"})
+        audit.append("release_approved", subject=f"model/{WAITS}", actor="amal", detail={"digest": DIGEST})  # who asked: no second person
         audit.append(
             ASKED, subject=f"model/{ASKS}", actor="policy", detail={"verdict_id": "a1", "trigger": "drift", "at": "2024-01-01T00:00:00"}
         )
@@ -112,17 +119,47 @@ def test_one_verdict_is_one_run_over_many_ticks_and_a_restart(tiny: TinyHome, re
         assert _launched(instance) == {ASKS: 1, GROWS: 1}, "a restart asks nobody again"
 
         _report(instance, keys.model_key(QUIET, "retraining_verdict"), _verdict("q2", asked=True))
-        wait_for(lambda: _ended(instance) == {ASKS: 1, GROWS: 1, QUIET: 1}, seconds=90, what="the run of the new verdict")
+        audit.append("release_approved", subject=f"model/{WAITS}", actor="badr", detail={"digest": DIGEST})
+        wait_for(
+            lambda: _ended(instance) == {ASKS: 1, GROWS: 1, QUIET: 1, WAITS: 1},
+            seconds=90,
+            what="the runs of the new verdict and the approval",
+        )
         runs = instance.get_runs()
         processes.stop(tiny.home, site.DAEMON)
 
-    assert {run.tags["falaj/trigger"] for run in runs} == {"drift", "new_rows"}
+    assert {run.tags["falaj/trigger"] for run in runs} == {"drift", "new_rows", "approval"}
     assert {message["severity"] for message in receiver.messages} == {"error"}
     assert any(ASKS in message["title"] for message in receiver.messages)
     launches = [entry for entry in audit.entries() if entry["action"] == "launch"]
-    assert Counter(entry["actor"] for entry in launches) == {keys.DRIFT_SENSOR: 2, keys.NEW_ROWS_SENSOR: 1}
+    asked = {keys.DRIFT_SENSOR: 2, keys.NEW_ROWS_SENSOR: 1, keys.APPROVED_SENSOR: 1}
+    assert Counter(entry["actor"] for entry in launches) == asked
+    (deployment,) = [run for run in runs if run.tags["falaj/trigger"] == "approval"]
+    assert {key.path[-1] for key in deployment.asset_selection or ()} == {"deployed", "rollout_verdict", "retraining_outcome"}
     assert audit.verify() == len(audit.entries())
     assert tiny.names() == []
+
+
+def test_an_approved_release_is_asked_for_once_and_never_while_its_model_is_busy_or_has_its_verdict(tiny: TinyHome) -> None:
+    def asked() -> list[str | None]:
+        context = dg.build_sensor_context(instance=instance, repository_def=tiny.repository())
+        return [request.run_key for request in sensor.evaluate_tick(context).run_requests]
+
+    subject = f"model/{WAITS}"
+    audit = tiny.parts.audit
+    with tiny.instance() as instance:
+        sensor = tiny.repository().get_sensor_def(keys.APPROVED_SENSOR)
+        assert asked() == []
+        _report(instance, keys.model_key(WAITS, "release"), RELEASE)
+        audit.append("release", subject=subject, actor="run/1", detail={"digest": DIGEST, "requester": "amal"})
+        audit.append("release_approved", subject=subject, actor="amal", detail={"digest": DIGEST})
+        audit.append("release_approved", subject=subject, actor="badr", detail={"digest": "e" * 64})
+        assert asked() == []
+        audit.append("release_approved", subject=subject, actor="badr", detail={"digest": DIGEST})
+        assert asked() == [f"{WAITS}:{DIGEST}"]
+        verdict = RolloutVerdict("live", DIGEST[:12], None, DIGEST, (), None, None, 0.0, 0, "it went live")
+        _report(instance, keys.model_key(WAITS, "deployed"), verdict)
+        assert asked() == []
 
 
 def test_too_few_new_rows_ask_for_nothing(tiny: TinyHome) -> None:
