@@ -93,6 +93,9 @@ def test_one_verdict_is_one_run_over_many_ticks_and_a_restart(tiny: TinyHome, re
         monkeypatch.setenv(name, value)
     audit = tiny.parts.audit
     with tiny.instance() as instance:
+        site.start_daemon(tiny.settings, tied=True)
+        # Dagster's failure sensor tells of what fails after its first look; the other sensors' first look may be before that one's.
+        wait_for(lambda: _ticks(instance, keys.FAILURE_SENSOR), seconds=90, what="the first look at failed runs")
         _report(instance, keys.model_key(ASKS, "retraining_verdict"), _verdict("a1", asked=True))
         _report(instance, keys.model_key(QUIET, "retraining_verdict"), _verdict("q1", asked=False))
         _grow(instance, trained_on=1000, now=1150)
@@ -103,7 +106,6 @@ def test_one_verdict_is_one_run_over_many_ticks_and_a_restart(tiny: TinyHome, re
             ASKED, subject=f"model/{ASKS}", actor="policy", detail={"verdict_id": "a1", "trigger": "drift", "at": "2024-01-01T00:00:00"}
         )
 
-        site.start_daemon(tiny.settings, tied=True)
         wait_for(lambda: _ended(instance) == {ASKS: 1, GROWS: 1}, seconds=120, what="two failed runs")
         ticks = _ticks(instance)
         wait_for(lambda: _ticks(instance) >= ticks + 2, seconds=60, what="two more ticks")
@@ -202,6 +204,6 @@ def _ended(instance: dg.DagsterInstance) -> Counter[str]:
     return Counter(run.tags["falaj/model"] for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE])))
 
 
-def _ticks(instance: dg.DagsterInstance) -> int:
-    states = [state for state in instance.all_instigator_state() if state.instigator_name == keys.DRIFT_SENSOR]
+def _ticks(instance: dg.DagsterInstance, sensor: str = keys.DRIFT_SENSOR) -> int:
+    states = [state for state in instance.all_instigator_state() if state.instigator_name == sensor]
     return sum(len(instance.get_ticks(state.instigator_origin_id, state.selector_id)) for state in states)
