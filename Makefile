@@ -15,7 +15,7 @@ endif
 .PHONY: help setup run test lint snapshot verify bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: ## make .venv with the pinned set (TORCH_INDEX=URL takes torch from there, for a GPU machine)
 	@TORCH_INDEX='$(TORCH_INDEX)' sh infra/setup.sh
@@ -23,8 +23,8 @@ setup: ## make .venv with the pinned set (TORCH_INDEX=URL takes torch from there
 run: setup ## the main job; DATA=FILE runs it on real hotel bookings, MODELS="a b" on some models
 	@$(PYTHON) -m platform_assets.cli run $(MODELS) $(if $(DATA),--source "hotel_bookings=$(DATA)")
 
-test: setup ## the whole test suite
-	@$(PYTHON) -m pytest
+test: setup ## the whole test suite, on two workers
+	@$(PYTHON) -m pytest -n 2 --no-loadscope-reorder
 
 lint: setup ## ruff, types, import contracts, declarations, reference
 	@.venv/bin/ruff format --check .

@@ -13,6 +13,7 @@ from hypothesis import settings
 from postgres_process import find_programs, run_postgres
 from redis_process import run_redis
 from s3_process import run_s3
+from xdist.scheduler import LoadFileScheduling
 
 from platform_assets.specs.team import StoreSpec
 from resources.settings import silence_telemetry
@@ -27,12 +28,22 @@ settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what goes to one worker: the tests of a file, and all that look at the main job's finished home, which costs two minutes."""
-    for item in items:
-        group = "finished" if "finished" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+FINISHED = {
+    str(path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("tests/pipeline/test_*.py") if "finished: Finished" in path.read_text()
+}
+
+
+class _ByFile(LoadFileScheduling):
+    """A file is one worker's; so are all files that look at the main job's finished home, which takes two minutes to make."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "finished" if file in FINISHED else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadFileScheduling:
+    return _ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
