@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from forking import fork_after
+
 _PATH = re.compile(r"^/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|events)(?:/([^/]+))?(?:/(status|log))?$")
-_FORKS = multiprocessing.get_context("forkserver")
 Object = dict[str, Any]
 Fault = Callable[["Cluster", Object], bool]  # called when a pod runs; true where it ends with that
 
@@ -63,7 +63,7 @@ class Cluster:
         self.folder, self._config_maps, self._numbers = folder, config_maps, itertools.count(1)
         self._lock = threading.RLock()
         self._processes: dict[str, Any] = {}
-        _FORKS.set_forkserver_preload(["dagster", "dagster._cli", "dagster_k8s", "resources.dagster_instance.k8s_launcher"])
+        self._forks = fork_after("dagster", "dagster._cli", "dagster_k8s", "resources.dagster_instance.k8s_launcher")
         cluster = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -187,7 +187,7 @@ class Cluster:
         }  # fmt: skip
         (container,) = template["spec"]["containers"]
         arguments = [*(container.get("command") or ()), *(container.get("args") or ())]
-        process = _FORKS.Process(
+        process = self._forks.Process(
             target=run_command, args=(arguments, self._environment(container, pod), str(self.folder / f"{name}.log")), daemon=False
         )
         with self._lock:

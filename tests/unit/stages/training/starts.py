@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import multiprocessing
 import os
 import resource
 import sys
@@ -14,6 +13,8 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from forking import fork_after
 
 from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.stages.telemetry.progress import progress_lines
@@ -25,9 +26,7 @@ RUN = RunPlan(checkpoint_steps=20, trace_steps=0)
 
 @cache
 def _nursery():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["platform_assets.stages.training.work", "tests.unit.stages.training.starts"])
-    return context
+    return fork_after("platform_assets.stages.training.work", "tests.unit.stages.training.starts")
 
 
 def write_inputs(folder: Path, *, rows: int = 1500, training: TrainingPlan = PLAIN, run: RunPlan = RUN) -> Path:
