@@ -60,7 +60,7 @@ def take_segments(model: str, parts: Parts) -> int:
         return 0
     new = parts.tables.append(keys.table_name(keys.model_key(model, "production_log")), parse_segments(segments), key="prediction_id")
     for segment in segments:
-        segment.unlink()  # only after the commit: a kill before this line reads them again, and append skips what is there
+        segment.unlink(missing_ok=True)  # only after the commit: a kill before this line reads them again, and append skips what is there
     return new
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from platform_assets import keys
+from platform_assets.components.monitoring_steps import take_segments
 from platform_assets.components.retraining_history import close_retraining
 from platform_assets.components.step import fingerprint, latest_record
 from platform_assets.errors import ServingError
@@ -90,13 +91,14 @@ def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, clien
 
 
 def open_stream(model: ModelSpec, dataset: DatasetSpec, parts: Parts) -> Stream:
-    """Open the live events, without those that the production log holds already."""
+    """Open the live events, without those that were answered already, also where a killed main job had not collected their log."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from resources.sources import live_rows
 
     rows = live_rows(dataset, parts.source(dataset.name))
+    take_segments(model.name, parts)
     pin = parts.tables.pin(keys.table_name(keys.model_key(model.name, "production_log")))
     if pin is not None:
         logged = parts.tables.read(pin, columns=["key"]).column("key")
