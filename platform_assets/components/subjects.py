@@ -98,6 +98,8 @@ def prove(parts: Parts, erasure: Erasure) -> list[str]:
     left = [table for table, marks in _all_marks(parts, erasure.subject, keys_of=erasure.found["keys"]) if _rows(parts, table, marks)]
     held = {key for some in erasure.found["keys"].values() for key in some}
     left += [f"artefact {digest[:12]}" for digest in parts.artefacts.digests() if held and _holds(parts, digest, erasure.found["keys"])]
+    online = _online_entities(parts, erasure.subject, erasure.found["keys"])
+    left += [f"online values of {view}" for view, entities in online if parts.features.held(view, entities)]
     if not held and not erasure.found["tables"]:  # a name that stands for nobody here cannot be told from a word
         return left
     return left + _files(parts, [erasure.subject, whose.pseudonym_of(erasure.subject, key=parts.pseudonym_key)])
@@ -175,13 +177,15 @@ def _take(parts: Parts, model: str) -> int:
 
 
 def _forget_online(parts: Parts, subject: str, keyed: dict[str, list[str]]) -> int:
-    gone = 0
+    return sum(parts.features.forget(view, entities) for view, entities in _online_entities(parts, subject, keyed))
+
+
+def _online_entities(parts: Parts, subject: str, keyed: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
+    """Yield every view, and the entities in it that are the person's."""
     for name, dataset in _datasets(parts).items():
         for view in dataset.views:
             marks = whose.view_marks(dataset, view, subject, keys=keyed.get(name, []), key=parts.pseudonym_key)
-            entities = [value for values in marks.equal.values() for value in values]
-            gone += parts.features.forget(keys.view_name(name, view), entities)
-    return gone
+            yield keys.view_name(name, view), [value for values in marks.equal.values() for value in values]
 
 
 def _remove_sets(parts: Parts, digests: list[str]) -> int:

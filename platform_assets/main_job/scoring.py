@@ -82,12 +82,12 @@ def _choose(parts: Parts, model: str, version: str | None) -> str:
 
 
 def _online(parts: Parts) -> Callable[[str, list[str]], list[dict[str, Any] | None]]:
-    from platform_assets.stages.serving.online import FILE_NAME, OnlineReader
+    from resources.feast_store.values import open_values, place_of
 
-    path = parts.settings.home.feast / FILE_NAME
+    values = open_values(place_of(parts.settings))
 
     def read(view: str, entities: list[str]) -> list[dict[str, Any] | None]:
-        reader = OnlineReader(path)  # connections belong to the thread that made them
+        reader = values.reader()  # connections belong to the thread that made them
         try:
             return reader.read_many(view, entities)
         finally:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from platform_assets.specs.records import ViewTable, to_json
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
-from platform_assets.stages.serving.online import DECLARED_TYPES, ENTITY_COLUMN, EVENT_COLUMN, quote
+from platform_assets.stages.serving.online import DECLARED_TYPES, ENTITY_COLUMN, EVENT_COLUMN, OnlineReader, quote
+from resources.feast_store.values import as_stored, newest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     import pyarrow as pa
 
 _PINS = "__materialised"  # view to the pin whose rows it holds, written in the same transaction as the rows
@@ -83,46 +83,17 @@ def upsert(connection: sqlite3.Connection, view: str, *, features: Iterable[str]
 
 def write_view(path: Path, *, view: ViewTable, rows: pa.Table) -> int:
     """Write the newest row of each entity; return how many entities changed. Rows that came late for their entity change nothing."""
-    newest = rows.take(_newest_by_entity(rows, view.entity))
+    newest = newest_of(rows, view)
     columns = [
         newest[view.entity].to_pylist(),
-        _as_stored(newest[EVENT_TIMESTAMP], "date"),
-        *(_as_stored(newest[name], kind) for name, kind in view.kinds.items()),
+        as_stored(newest[EVENT_TIMESTAMP], "date"),
+        *(as_stored(newest[name], kind) for name, kind in view.kinds.items()),  # NaN, which SQLite stores as NULL
     ]
     with open_for_writing(path) as connection:
         ensure_table(connection, view.name, kinds=view.kinds)
         written = upsert(connection, view.name, features=view.kinds, rows=zip(*columns, strict=True))
         connection.execute(f"INSERT OR REPLACE INTO {_PINS} VALUES (?, ?)", [view.name, to_json(view.pin)])  # noqa: S608 a constant
     return written
-
-
-def _newest_by_entity(rows: pa.Table, entity: str) -> np.ndarray[Any, Any]:
-    """Row numbers, one an entity; of equal event times the later row."""
-    import numpy as np
-    import pyarrow as pa
-
-    codes = rows[entity].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-    order = np.lexsort((rows[EVENT_TIMESTAMP].cast(pa.int64()).to_numpy(), codes))
-    last = np.append(codes[order][1:] != codes[order][:-1], True) if len(order) else np.empty(0, bool)
-    return order[last]
-
-
-def _as_stored(column: pa.ChunkedArray, kind: str) -> list[Any]:
-    import pyarrow as pa
-
-    if kind == "numeric":
-        return column.to_numpy().tolist()  # nulls become NaN, which SQLite stores as NULL
-    if kind == "date":
-        return column.cast(pa.timestamp("us")).cast(pa.int64()).to_pylist()
-    if kind == "image":
-        return [None if value is None else _float_bytes(value) for value in column.to_pylist()]
-    return column.to_pylist()
-
-
-def _float_bytes(values: list[float]) -> bytes:
-    from array import array
-
-    return array("f", values).tobytes()
 
 
 def forget_entities(path: Path, view: str, entities: Sequence[str]) -> int:
@@ -138,3 +109,51 @@ def forget_entities(path: Path, view: str, entities: Sequence[str]) -> int:
         gone = connection.total_changes - before
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log of writes held the rows, too
     return gone
+
+
+class SqliteValues:
+    """Newest values in one SQLite file: `OnlineValues` over the functions above."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pin(self, view: str) -> str | None:
+        """Return the pin that a view's values stand at."""
+        with open_for_writing(self._path) as connection:
+            return materialised_pin(connection, view)
+
+    def ensure(self, view: str, *, kinds: Mapping[str, str]) -> None:
+        """Make room for a view."""
+        with open_for_writing(self._path) as connection:
+            ensure_table(connection, view, kinds=kinds)
+
+    def write_view(self, view: ViewTable, rows: pa.Table) -> int:
+        """Write the newest row of each entity, and the pin, in one transaction."""
+        return write_view(self._path, view=view, rows=rows)
+
+    def upsert(self, view: str, *, kinds: Mapping[str, str], rows: Iterable[tuple[Any, ...]]) -> int:
+        """Write rows."""
+        with open_for_writing(self._path) as connection:
+            ensure_table(connection, view, kinds=kinds)
+            return upsert(connection, view, features=kinds, rows=rows)
+
+    def held(self, view: str, entities: Sequence[str]) -> int:
+        """Count those of these entities that have values."""
+        reader = self.reader()
+        try:
+            return sum(row is not None for row in reader.read_many(view, entities))
+        finally:
+            reader.close()
+
+    def forget(self, view: str, entities: Sequence[str]) -> int:
+        """Delete the rows of these entities, their bytes overwritten."""
+        return forget_entities(self._path, view, entities)
+
+    def drop(self, view: str) -> None:
+        """Remove a view's values; the file stays, other views may live in it."""
+        with open_for_writing(self._path) as connection:
+            drop_table(connection, view)
+
+    def reader(self) -> OnlineReader:
+        """Return what the inference server reads them with."""
+        return OnlineReader(self._path)

@@ -1,6 +1,6 @@
-"""Feast's online store over the platform's online file. Feast loads this module by its dotted path.
+"""Feast's online store over the platform's own layouts, in a SQLite file or a Redis. Feast loads this module by its dotted path.
 
-Bulk writes go past Feast, through `bulk`; this class is how Feast's own API reads them back, and writes single batches.
+Bulk writes go past Feast, through `values`; this class is how Feast's own API reads them back, and writes single batches.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.utils import to_naive_utc
 from feast.value_type import ValueType
 
-from platform_assets.stages.serving.online import MICROSECONDS_A_DAY, OnlineReader
-from resources.feast_store.bulk import drop_table, ensure_table, open_for_writing, upsert
+from platform_assets.stages.serving.online import MICROSECONDS_A_DAY
+from platform_assets.stages.serving.online_redis import RedisPlace
+from resources.feast_store.values import open_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,23 +28,27 @@ if TYPE_CHECKING:
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey as EntityKeyProto
     from feast.repo_config import RepoConfig
 
+    from platform_assets.stages.serving.online import NewestValues
+    from resources.feast_store.values import OnlineValues
+
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 all times here are naive UTC
 _MICROSECOND = timedelta(microseconds=1)
 _KINDS = {ValueType.DOUBLE: "numeric", ValueType.STRING: "category", ValueType.UNIX_TIMESTAMP: "date", ValueType.FLOAT_LIST: "image"}
 
 
 class TableOnlineStoreConfig(FeastConfigBaseModel):
-    """Where the online file is."""
+    """Where the values are: a file, or a Redis (`RedisPlace`, which holds no secret)."""
 
     type: Literal["resources.feast_store.online.TableOnlineStore"] = "resources.feast_store.online.TableOnlineStore"
-    path: str
+    path: Path | None = None
+    redis: RedisPlace | None = None
 
 
 class TableOnlineStore(OnlineStore):
-    """A table a view, a row an entity: Feast's SQLite store writes a row a feature, and takes 40 s for 50,000 entities."""
+    """A row an entity: Feast's SQLite store writes a row a feature, and takes 40 s for 50,000 entities."""
 
     def __init__(self) -> None:
-        self._reader: OnlineReader | None = None
+        self._reader: NewestValues | None = None
 
     def online_write_batch(
         self,
@@ -59,9 +64,7 @@ class TableOnlineStore(OnlineStore):
             (_entity_text(key), _microseconds(stamp), *(_from_proto(values.get(name, ValueProto())) for name in kinds))
             for key, values, stamp, _ in data
         ]
-        with open_for_writing(Path(config.online_store.path)) as connection:
-            ensure_table(connection, table.name, kinds=kinds)
-            upsert(connection, table.name, features=kinds, rows=rows)
+        _values(config).upsert(table.name, kinds=kinds, rows=rows)
         if progress:
             progress(len(rows))
 
@@ -74,7 +77,7 @@ class TableOnlineStore(OnlineStore):
     ) -> list[tuple[datetime | None, dict[str, ValueProto] | None]]:
         """Newest values by entity, in order; (None, None) where one is unknown."""
         if self._reader is None:
-            self._reader = OnlineReader(Path(config.online_store.path))
+            self._reader = _values(config).reader()
         kinds = _kinds(table)
         wanted = [name for name in kinds if requested_features is None or name in requested_features]
         rows = self._reader.read_stamped(table.name, [_entity_text(key) for key in entity_keys])
@@ -94,18 +97,22 @@ class TableOnlineStore(OnlineStore):
         entities_to_keep: Sequence[Entity],  # noqa: ARG002
         partial: bool,  # noqa: ARG002, FBT001 Feast's signature
     ) -> None:
-        """Create the tables of registered views, drop those of removed ones."""
-        with open_for_writing(Path(config.online_store.path)) as connection:
-            for view in tables_to_keep:
-                ensure_table(connection, view.name, kinds=_kinds(view))
-            for view in tables_to_delete:
-                drop_table(connection, view.name)
+        """Make room for registered views, drop the values of removed ones."""
+        values = _values(config)
+        for view in tables_to_keep:
+            values.ensure(view.name, kinds=_kinds(view))
+        for view in tables_to_delete:
+            values.drop(view.name)
 
     def teardown(self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]) -> None:  # noqa: ARG002 Feast's signature
-        """Drop the tables of these views; the file stays, other views may live in it."""
-        with open_for_writing(Path(config.online_store.path)) as connection:
-            for view in tables:
-                drop_table(connection, view.name)
+        """Drop the values of these views."""
+        values = _values(config)
+        for view in tables:
+            values.drop(view.name)
+
+
+def _values(config: RepoConfig) -> OnlineValues:
+    return open_values(config.online_store.redis or config.online_store.path)
 
 
 def _kinds(view: FeatureView) -> dict[str, str]:

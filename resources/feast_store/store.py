@@ -12,6 +12,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +20,34 @@ from platform_assets.errors import DataError
 from platform_assets.specs.records import to_json
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online import FILE_NAME
-from resources.feast_store.bulk import forget_entities, materialised_pin, open_for_writing, write_view
+from resources.feast_store.values import open_values
 from resources.settings import silence_telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import feast
     import pyarrow as pa
 
     from platform_assets.ports import TableStore
     from platform_assets.specs.records import Feature, ViewTable
+    from platform_assets.stages.serving.online_redis import RedisPlace
 
 _PROJECT = "falaj"
 _FINGERPRINT = "falaj/fingerprint"  # tag of a registered view
 
 
 class FeastFeatureStore:
-    """Feast over Delta tables and one SQLite file, everything under one folder."""
+    """Feast over Delta tables and newest values in a SQLite file or a Redis; the registry is a file."""
 
-    def __init__(self, home: Path, *, tables: TableStore) -> None:
-        """Keep registry and online file in `home`; nothing is opened yet."""
+    def __init__(self, home: Path, *, tables: TableStore, online: Path | RedisPlace | None = None) -> None:
+        """Keep the registry in `home`, and the newest values too, unless another place is named; nothing is opened yet."""
         self._home = home
         self._tables = tables
+        self._online = online or home / FILE_NAME
+        self._values = open_values(self._online)
         self._feast: feast.FeatureStore | None = None
         self._lock = RLock()
-
-    @property
-    def online_path(self) -> Path:
-        """The file that the inference server reads."""
-        return self._home / FILE_NAME
 
     def apply(self, views: Sequence[ViewTable]) -> bool:
         """Register views; False where every one is registered as asked, which is told without importing Feast.
@@ -67,15 +65,18 @@ class FeastFeatureStore:
 
     def materialise(self, view: ViewTable) -> int:
         """Bring online values up to the pinned table; late rows of an entity that has newer ones change nothing."""
-        with open_for_writing(self.online_path) as connection:
-            if materialised_pin(connection, view.name) == to_json(view.pin):
-                return 0
+        if self._values.pin(view.name) == to_json(view.pin):
+            return 0
         rows = self._tables.read(view.pin, columns=[view.entity, EVENT_TIMESTAMP, *view.kinds])
-        return write_view(self.online_path, view=view, rows=rows)
+        return self._values.write_view(view, rows)
+
+    def held(self, view: str, entities: Sequence[str]) -> int:
+        """Count those of these entities that have newest values."""
+        return self._values.held(view, entities)
 
     def forget(self, view: str, entities: Sequence[str]) -> int:
-        """Delete rows of the online file, overwriting their bytes."""
-        return forget_entities(self.online_path, view, entities)
+        """Delete the newest values of these entities."""
+        return self._values.forget(view, entities)
 
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read through Feast's own API."""
@@ -162,7 +163,10 @@ class FeastFeatureStore:
                 provider="local",
                 registry=registry,
                 offline_store={"type": "resources.feast_store.offline.DeltaOfflineStore"},
-                online_store={"type": "resources.feast_store.online.TableOnlineStore", "path": str(self.online_path)},
+                online_store={
+                    "type": "resources.feast_store.online.TableOnlineStore",
+                    "path" if isinstance(self._online, Path) else "redis": self._online,
+                },
                 entity_key_serialization_version=3,
                 repo_path=self._home,
             )

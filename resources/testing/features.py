@@ -50,6 +50,10 @@ class MemoryFeatureStore:
         held = self._online.get(view, {})
         return sum(held.pop(entity, None) is not None for entity in entities)
 
+    def held(self, view: str, entities: Sequence[str]) -> int:
+        """Count those that have values."""
+        return sum(entity in self._online.get(view, {}) for entity in entities)
+
     def online(self, view: ViewTable, entities: Sequence[str]) -> list[dict[str, Any] | None]:
         """Read newest values by entity."""
         held = self._online.get(view.name, {})

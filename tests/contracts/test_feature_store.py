@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis_process import own_redis
 
 from platform_assets.specs.records import Feature, ViewTable
 from resources.delta_tables import DeltaTableStore
@@ -27,9 +28,12 @@ def tables(tmp_path):
     return DeltaTableStore(tmp_path / "tables")
 
 
-@pytest.fixture(params=["in_memory", "feast"])
+@pytest.fixture(params=["in_memory", "feast", "feast_redis"])
 def store(request, tables, tmp_path):
-    return MemoryFeatureStore(tables) if request.param == "in_memory" else FeastFeatureStore(tmp_path / "feast", tables=tables)
+    if request.param == "in_memory":
+        return MemoryFeatureStore(tables)
+    online = own_redis(request.getfixturevalue("redis_server")) if request.param == "feast_redis" else None
+    return FeastFeatureStore(tmp_path / "feast", tables=tables, online=online)
 
 
 def things(rows):
@@ -169,3 +173,5 @@ def test_forgotten_entities_have_no_online_values_and_others_keep_theirs(store, 
     assert store.forget(view.name, ["a"]) == 0
     assert store.forget("no__such", ["a"]) == 0
     assert [row is None for row in store.online(view, ["a", "b"])] == [True, False]
+    assert [store.held(view.name, [entity, "nobody"]) for entity in "ab"] == [0, 1]
+    assert store.held("no__such", ["a"]) == store.held(view.name, []) == 0

@@ -1,4 +1,4 @@
-"""The server's reader of online values says what Feast itself says of the same rows, kept in Feast's own SQLite store."""
+"""The server's readers of online values, of a file and of a Redis, say what Feast itself says of the same rows, kept in Feast's own SQLite store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pyarrow as pa
 import pytest
+from redis_process import own_redis
 
 from platform_assets.specs.records import Feature, FeatureSchema, ViewTable
-from platform_assets.stages.serving.lookup import Lookup
-from platform_assets.stages.serving.online import OnlineReader
+from platform_assets.stages.serving.lookup import Lookup, open_reader
 from resources.delta_tables import DeltaTableStore
 from resources.feast_store import FeastFeatureStore
 from resources.settings import silence_telemetry
@@ -63,12 +63,13 @@ def feast(tmp_path_factory):
     return store
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """Our file, as the platform writes it."""
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def reader(request, tmp_path_factory):
+    """Our layouts, as the platform writes them."""
     root = tmp_path_factory.mktemp("ours")
     tables = DeltaTableStore(root / "tables")
-    store = FeastFeatureStore(root / "feast", tables=tables)
+    place = root / "feast" / "online.sqlite" if request.param == "sqlite" else own_redis(request.getfixturevalue("redis_server"))
+    store = FeastFeatureStore(root / "feast", tables=tables, online=place)
     for name, entity, rows, kinds in (("things", "thing", THINGS, KINDS), ("places", "place", PLACES, {"warmth": "numeric"})):
         table = pa.Table.from_pandas(frame(rows, entity=entity, names=list(kinds)), preserve_index=False)
         types = {"numeric": pa.float64(), "category": pa.string(), "date": pa.timestamp("us")}
@@ -76,7 +77,7 @@ def reader(tmp_path_factory):
             [(entity, pa.string()), ("event_timestamp", pa.timestamp("us")), *((one, types[kind]) for one, kind in kinds.items())]
         )
         store.materialise(ViewTable(name=name, entity=entity, kinds=kinds, pin=tables.replace(name, table.cast(schema)), ttl_seconds=60))
-    return OnlineReader(root / "feast" / "online.sqlite")
+    return open_reader(place)
 
 
 def said_by_feast(feast, features, rows):
@@ -153,7 +154,7 @@ def test_an_entity_of_two_columns_is_refused_in_a_sentence(tmp_path):
     from resources.feast_store.online import TableOnlineStore
 
     key = EntityKey(join_keys=["thing", "place"], entity_values=[Value(string_val="a"), Value(string_val="z")])
-    config = SimpleNamespace(online_store=SimpleNamespace(path=str(tmp_path / "online.sqlite")))
+    config = SimpleNamespace(online_store=SimpleNamespace(path=tmp_path / "online.sqlite", redis=None))
     view = SimpleNamespace(name="pairs", features=[])
     with pytest.raises(ValueError, match="online values are kept by one entity, these keys have 2: thing, place"):
         TableOnlineStore().online_read(config, view, [key])

@@ -1,4 +1,7 @@
-"""Fills features of other entities from the online store, where the caller did not give them. The store's layout is online.py."""
+"""Fills features of other entities from the online store, where the caller did not give them.
+
+The stores' layouts are online.py's and online_redis.py's.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,29 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from platform_assets.errors import StateError
 from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.serving.columns import as_time
+from platform_assets.stages.serving.online import OnlineReader
+from platform_assets.stages.serving.online_redis import RedisOnlineReader, RedisPlace
 
 if TYPE_CHECKING:
-    from platform_assets.stages.serving.online import OnlineReader
+    from pathlib import Path
+
+    from platform_assets.stages.serving.online import NewestValues
+
+
+def open_reader(place: Path | RedisPlace | None) -> NewestValues | None:
+    """Return what reads newest values there. Nothing is connected yet."""
+    if place is None:
+        return None
+    return RedisOnlineReader(place) if isinstance(place, RedisPlace) else OnlineReader(place)
 
 
 class Lookup:
     """Online features of requests; a store that cannot be read leaves them missing, and is counted."""
 
-    def __init__(self, reader: OnlineReader | None) -> None:
+    def __init__(self, reader: NewestValues | None) -> None:
         self._reader = reader
         self._plans: dict[int, tuple[FeatureSchema, list[tuple[str, str, tuple[Feature, ...]]]]] = {}
         self.missed_rows = 0
@@ -41,7 +56,7 @@ class Lookup:
         assert self._reader is not None
         try:
             found = self._reader.read_many(view, [row[entity] for row in rows])
-        except sqlite3.Error:
+        except (sqlite3.Error, StateError):
             self.read_errors += 1
             self.missed_rows += len(rows)
             return

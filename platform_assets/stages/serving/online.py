@@ -1,4 +1,4 @@
-"""Online features as the inference server reads them: one SQLite file, a table a view, a row an entity.
+"""Online features as the inference server reads them: one SQLite file, a table a view, a row an entity. In Redis: online_redis.py.
 
 The layout is fixed here, because the server needs neither Feast nor any data library; whoever writes the file (behind Feast's interface)
 imports these names. Nothing here writes.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,19 @@ DECLARED_TYPES = {
 _MAX_VARIABLES = 500  # entities a statement; SQLite's oldest limit on variables is 999
 
 OnlineValue = float | str | tuple[float, ...] | None
+
+
+class NewestValues(Protocol):
+    """Whoever reads newest feature values by entity."""
+
+    def read_many(self, view: str, entity_values: Sequence[str]) -> list[dict[str, OnlineValue] | None]:
+        """Newest values of many entities, in the order asked, repeats included; None where one is unknown."""
+
+    def read_stamped(self, view: str, entity_values: Sequence[str]) -> list[tuple[int, dict[str, OnlineValue]] | None]:
+        """Read as `read_many` does, each row with its event time in microseconds since 1970-01-01."""
+
+    def close(self) -> None:
+        """Close what is kept open; the next read opens it anew."""
 
 
 def quote(identifier: str) -> str:

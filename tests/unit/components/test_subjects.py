@@ -56,7 +56,7 @@ def fill(parts):
     view = pa.table({"booking_id": rows["booking_id"], "event_timestamp": rows["booking_date"], "lead_time": pa.array([1.0, 2, 3, 4])})
     pin = parts.tables.replace(keys.table_name(keys.features_key(DATASET, "booking")), view)
     online = ViewTable(keys.view_name(DATASET, "booking"), "booking_id", {"lead_time": "numeric"}, pin)
-    write_view(parts.features.online_path, view=online, rows=view)
+    write_view(parts.features._online, view=online, rows=view)
     log = pa.table({"prediction_id": ["p1", "p2"], "key": ["bk#1", "bk#2"], "inputs": ["{}", "{}"]})
     parts.tables.append(keys.table_name(keys.model_key(MODEL, "production_log")), log, key="prediction_id")
     for number, person in enumerate((PERSON, OTHER)):

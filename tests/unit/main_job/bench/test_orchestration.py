@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+import pytest
 
 from platform_assets.main_job.bench import online_write
 from platform_assets.main_job.bench.core import run_contestant
@@ -21,5 +24,8 @@ def test_each_copy_is_a_model_on_a_dataset_of_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists(), "loading makes nothing"
 
 
-def test_every_entity_is_written_and_then_those_that_changed(tmp_path: Path) -> None:
-    assert online_write.write(1000, tmp_path)["cpu_seconds"] > 0
+@pytest.mark.parametrize("place", ["sqlite", "redis"])
+def test_every_entity_is_written_and_then_those_that_changed(tmp_path: Path, place: str) -> None:
+    if place == "redis" and shutil.which("redis-server") is None:
+        pytest.skip("no Redis server on this machine: install Debian's package redis-server")
+    assert online_write.write(1000, tmp_path, place)["cpu_seconds"] > 0

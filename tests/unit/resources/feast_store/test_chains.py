@@ -131,7 +131,7 @@ def test_the_real_hotels_go_from_rows_to_a_training_set_and_online(real_hotels, 
     ]
     assert row["mean_adr_90d"] == pytest.approx(sum(window) / len(window))
 
-    reader = OnlineReader(store.online_path)
+    reader = OnlineReader(store._online)
     segments = ["Direct", "Online TA", "never"]
     assert store.online(views[1], segments) == reader.read_many("hotels__market_demand", segments)
     assert reader.read("hotels__booking", "b000007")["agent"] == rows["agent"][7].as_py()
@@ -170,7 +170,7 @@ def test_images_of_digits_go_through_feast_unchanged(tables, store, tmp_path):
     pins, views, written = make_views(rows, dataset=dataset, tables=tables, store=store)
     assert written == [1797]
     assert store.online(views[0], ["d0003"]) == [{"image": images[3]}]
-    assert OnlineReader(store.online_path).read("digits__picture", "d0003") == {"image": tuple(images[3])}
+    assert OnlineReader(store._online).read("digits__picture", "d0003") == {"image": tuple(images[3])}
 
     model = model_over(dataset, kind="multiclass", target="digit")
     built = build_training_set(rows, model=model, dataset=dataset, store=store, pins=pins, folder=tmp_path / "set")

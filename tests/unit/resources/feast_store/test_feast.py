@@ -123,19 +123,19 @@ def test_feasts_own_writes_are_read_by_the_reader_and_an_older_one_changes_nothi
         frame = pd.DataFrame({"thing": ["a"], "event_timestamp": [T0 + timedelta(minutes=minute)], "score": [score]})
         feast.write_to_online_store("data__things", frame)
     assert feast.get_online_features(features=["data__things:score"], entity_rows=[{"thing": "a"}]).to_dict()["score"] == [20.0]
-    assert OnlineReader(store.online_path).read("data__things", "a") == {"score": 20.0}
+    assert OnlineReader(store._online).read("data__things", "a") == {"score": 20.0}
 
 
 def test_a_view_removed_from_feast_leaves_the_online_file(feast, store):
     gone = feast.get_feature_view("data__things")
     feast.apply([], objects_to_delete=[gone], partial=False)
     assert feast.list_feature_views() == []
-    assert OnlineReader(store.online_path).read("data__things", "a") is None
+    assert OnlineReader(store._online).read("data__things", "a") is None
 
 
 def test_tearing_feast_down_empties_the_online_file(feast, store):
     feast.teardown()
-    assert OnlineReader(store.online_path).read("data__things", "a") is None
+    assert OnlineReader(store._online).read("data__things", "a") is None
 
 
 def test_a_registry_that_was_lost_is_made_again(store, view):
@@ -196,10 +196,10 @@ def test_two_threads_that_join_different_versions_each_get_their_own(store, tabl
 
 def test_a_reader_is_never_kept_waiting_by_a_writer(store, tables, view):
     store.materialise(view)
-    reader = OnlineReader(store.online_path)
+    reader = OnlineReader(store._online)
     from resources.feast_store.bulk import open_for_writing, upsert
 
-    with open_for_writing(store.online_path) as connection:
+    with open_for_writing(store._online) as connection:
         upsert(connection, "data__things", features=["score"], rows=[("a", 2**60, 9.0)])
         assert reader.read("data__things", "a") == {"score": 2.0}
     assert reader.read("data__things", "a") == {"score": 9.0}
@@ -211,7 +211,7 @@ def test_a_write_killed_in_the_middle_leaves_what_was_there(store, view):
 import time
 from pathlib import Path
 from resources.feast_store.bulk import open_for_writing, upsert
-with open_for_writing(Path({str(store.online_path)!r})) as connection:
+with open_for_writing(Path({str(store._online)!r})) as connection:
     upsert(connection, "data__things", features=["score"], rows=((f"k{{n}}", 2**60, 9.0) for n in range(50_000)))
     print("written", flush=True)
     time.sleep(60)
@@ -221,7 +221,7 @@ with open_for_writing(Path({str(store.online_path)!r})) as connection:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    reader = OnlineReader(store.online_path)
+    reader = OnlineReader(store._online)
     assert reader.read_many("data__things", ["a", "k1"]) == [{"score": 2.0}, None]
     assert store.materialise(view) == 0
 
