@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.leases import Lease, LeaseAsk
     from platform_assets.specs.log_counts import LogCounts
     from platform_assets.specs.records import ArmFigures, Feature, TablePin, ViewTable
+    from platform_assets.specs.rotation import Rotation
     from platform_assets.specs.spending import Asked, Entry, Month, Payer, Spending, Used
     from platform_assets.specs.subjects import Marks
     from platform_assets.specs.telemetry import Point
@@ -101,19 +101,6 @@ class ArtifactStore(Protocol):
         """Remove an artefact for good; one that is not there is no error."""
 
 
-@dataclass(frozen=True)
-class Rotation:
-    """What a rotation of keys did: the key that wraps from now on, the releases it was brought to, the keys that were destroyed.
-
-    `unreadable`: releases that could not be read before, and why.
-    """
-
-    added: str
-    rewrapped: tuple[str, ...]
-    forgotten: tuple[str, ...]
-    unreadable: Mapping[str, str]
-
-
 class Keys(Protocol):
     """A key service: data keys are wrapped under keys that never leave it, known by their ids."""
 
@@ -158,6 +145,22 @@ class ReleaseStore(Protocol):
         """Wrap every data key under a new key, without encrypting anything anew; at every moment each release can be read."""
 
 
+class TrainingMirror(Protocol):
+    """Where a training under way is kept beyond the machine that it runs on. A folder's name is the training's."""
+
+    def bring(self, root: Path) -> bool:
+        """Lay down what is kept of a training whose folder is not here, whole or not at all; False where nothing is."""
+
+    def keep(self, root: Path) -> None:
+        """Bring what is kept up to date: whole checkpoints, how starts were made, what the trainer said; an outage stops nothing."""
+
+    def drop(self, name: str) -> None:
+        """Forget a training."""
+
+    def sweep(self, *, older_than_seconds: float) -> list[str]:
+        """Forget trainings of which nothing was written for so long; return their names."""
+
+
 class FeatureStore(Protocol):
     """Feature views behind Feast: history for training, newest values online. Each view comes with the exact version of its table."""
 
@@ -172,6 +175,9 @@ class FeatureStore(Protocol):
 
     def forget(self, view: str, entities: Sequence[str]) -> int:
         """Remove the online values of these entities from a view (its Feast name); return how many were there."""
+
+    def held(self, view: str, entities: Sequence[str]) -> int:
+        """Count those of these entities that have online values in a view (its Feast name)."""
 
     def historical(self, entities: pa.Table, features: Sequence[Feature], *, views: Sequence[ViewTable], event_time: str) -> pa.Table:
         """Point-in-time join: a column a feature, row for row with `entities`: the newest value not after the event time, or null."""

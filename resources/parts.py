@@ -79,25 +79,40 @@ class Parts:
 
     @cached_property
     def keys(self) -> ports.Keys:
-        """A key file of mode 0600."""
+        """A key file of mode 0600, or the store's key service."""
         from resources.keys import LaptopKeys
+        from resources.kms import KmsKeys
 
+        if self._store is not None and self._store.has_kms:
+            return KmsKeys(self._store)
         return LaptopKeys(self.settings.home.keys)
 
     @cached_property
     def releases(self) -> ports.ReleaseStore:
-        """Signed and encrypted folders."""
+        """Signed and encrypted folders, in the home or in a store."""
         from resources.keys import ModelSigner
         from resources.releases import SealedReleases
+        from resources.s3_releases import S3Releases
 
-        return SealedReleases(self.settings.home.releases, keys=self.keys, signer=ModelSigner(self.settings.home.keys))
+        home, signer = self.settings.home, ModelSigner(self.settings.home.keys)
+        if self._store is not None:
+            return S3Releases(self._store, cache=home.releases, keys=self.keys, signer=signer)
+        return SealedReleases(home.releases, keys=self.keys, signer=signer)
+
+    @cached_property
+    def mirror(self) -> ports.TrainingMirror:
+        """Checkpoints and messages of trainings under way, in a team's store too."""
+        from resources.training_mirror import NoMirror, S3TrainingMirror
+
+        return S3TrainingMirror(self._store) if self._store is not None else NoMirror()
 
     @cached_property
     def features(self) -> ports.FeatureStore:
-        """Feast: Delta offline, SQLite online."""
+        """Feast: Delta offline, SQLite or Redis online."""
         from resources.feast_store import FeastFeatureStore
+        from resources.feast_store.values import place_of
 
-        return FeastFeatureStore(self.settings.home.feast, tables=self.tables)
+        return FeastFeatureStore(self.settings.home.feast, tables=self.tables, online=place_of(self.settings))
 
     @cached_property
     def registry(self) -> ports.ModelRegistry:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from platform_assets.errors import ReleaseError, SealError
 from platform_assets.manifests import ReleaseFiles, read_release
-from platform_assets.ports import Rotation
 from platform_assets.sealing.envelope import encrypt, make_data_key
 from platform_assets.sealing.release import (
     ENVELOPE_FILE,
@@ -23,6 +22,7 @@ from platform_assets.sealing.release import (
     read_envelope,
     write_envelope,
 )
+from platform_assets.specs.rotation import Rotation
 from resources.artifacts import sweep, sync, sync_tree
 from resources.home import locked, write_atomically
 
@@ -46,8 +46,8 @@ class SealedReleases:
             return self._put(folder, read_release(folder))
 
     def _put(self, folder: Path, release: ReleaseFiles) -> str:
-        digest, target = release.digest, self._root / release.digest
-        if target.is_dir() and self._opens(digest):
+        digest = release.digest
+        if self._is_there(digest) and self._opens(digest):
             return digest
         sweep(self._root / "incoming")
         arriving = self._root / "incoming" / uuid.uuid4().hex
@@ -55,6 +55,15 @@ class SealedReleases:
         (arriving / SIGNATURE_FILE).write_bytes(self._signer.sign(folder))
         (arriving / ENVELOPE_FILE).write_bytes(write_envelope(self._encrypt(release, arriving)))
         self._opener.open(arriving, digest=digest)  # what the name will promise, also where the source changed meanwhile
+        self._lay_down(arriving, digest)
+        return digest
+
+    def _is_there(self, digest: str) -> bool:
+        return (self._root / digest).is_dir()
+
+    def _lay_down(self, arriving: Path, digest: str) -> None:
+        """Put a sealed folder in its place, whole or not at all."""
+        target = self._root / digest
         sync_tree(arriving)
         if target.exists():
             target.rename(self._root / "incoming" / f"refused-{uuid.uuid4().hex}")
@@ -65,7 +74,6 @@ class SealedReleases:
                 raise
             shutil.rmtree(arriving)
         sync(self._root)
-        return digest
 
     def open(self, digest: str) -> ReleaseFiles:
         """Return a release, verified and decrypted; SealError with the reason where it cannot be trusted or read."""
@@ -87,7 +95,7 @@ class SealedReleases:
 
     def key_ids(self, digest: str) -> set[str]:
         """Return the ids of the keys that a release's data keys are wrapped under."""
-        return {key.key_id for key in read_envelope(self.path(digest)).values()}
+        return {key.key_id for key in self._envelope(digest).values()}
 
     def rotate(self) -> Rotation:
         """Make a key, wrap every data key under it, forget keys that no release needs; encrypted files stay as they are, each byte.
@@ -113,8 +121,7 @@ class SealedReleases:
         return Rotation(added, tuple(rewrapped), tuple(forgotten), unreadable)
 
     def _rewrap(self, digest: str) -> bool:
-        folder, current = self.path(digest), self._keys.current()
-        before = read_envelope(folder)
+        current, before = self._keys.current(), self._envelope(digest)
         if all(key.key_id == current for key in before.values()):
             return False
         after = {}
@@ -125,9 +132,17 @@ class SealedReleases:
             except SealError as error:
                 raise SealError(f"release {digest[:12]}, {name}: {error}", reason=error.reason) from error
             after[name] = WrappedKey(*self._keys.wrap(data_key, context=context))
-        write_atomically(folder / ENVELOPE_FILE, write_envelope(after))
-        sync(folder)
+        self._keep_envelope(digest, write_envelope(after))
         return True
+
+    def _envelope(self, digest: str) -> dict[str, WrappedKey]:
+        return read_envelope(self.path(digest))
+
+    def _keep_envelope(self, digest: str, content: bytes) -> None:
+        """Write an envelope anew: readers see the old one or the new one."""
+        folder = self.path(digest)
+        write_atomically(folder / ENVELOPE_FILE, content)
+        sync(folder)
 
     @cached_property
     def _opener(self) -> Opener:

@@ -33,6 +33,19 @@ class S3:
     @cached_property
     def client(self) -> Any:
         """Return boto3's client: for whole objects."""
+        return self._client("s3", self._server.endpoint)
+
+    @property
+    def has_kms(self) -> bool:
+        """Whether a key service is named."""
+        return self._server.kms is not None
+
+    @cached_property
+    def kms(self) -> Any:
+        """Return boto3's client of the key service."""
+        return self._client("kms", self._server.kms or self._server.endpoint)
+
+    def _client(self, service: str, endpoint: str) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -42,7 +55,7 @@ class S3:
             s3={"addressing_style": "path"},
         )  # fmt: skip
         return boto3.client(
-            "s3", endpoint_url=self._server.endpoint, region_name=self._server.region, aws_access_key_id=key, aws_secret_access_key=secret,
+            service, endpoint_url=endpoint, region_name=self._server.region, aws_access_key_id=key, aws_secret_access_key=secret,
             verify=str(self._server.ca) if self._server.ca else None, config=config,
         )  # fmt: skip
 
@@ -92,12 +105,17 @@ class S3:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the names below a folder, relative to it, and their sizes in bytes."""
+        return {name: int(one["Size"]) for name, one in self._objects(folder)}
+
+    def times(self, folder: str) -> dict[str, float]:
+        """Return the names below a folder, relative to it, and when each was written, in epoch seconds."""
+        return {name: one["LastModified"].timestamp() for name, one in self._objects(folder)}
+
+    def _objects(self, folder: str) -> Iterator[tuple[str, Any]]:
         base = self.key(folder) + "/"
-        found: dict[str, int] = {}
         with self.reached():
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base):
-                found |= {one["Key"].removeprefix(base): int(one["Size"]) for one in page.get("Contents", [])}
-        return found
+                yield from ((one["Key"].removeprefix(base), one) for one in page.get("Contents", []))
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""

@@ -74,9 +74,13 @@ def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
     return [
         sys.executable, "-m", "platform_assets.stages.serving",
         "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
-        "--keys", str(home.keys), "--online", str(home.feast / FILE_NAME), "--ready-file", str(ready_file(home)),
+        "--keys", str(home.keys), *_values_option(settings), "--ready-file", str(ready_file(home)),
         "--workers", str(settings.serve_workers), *(["--oidc-issuer", settings.identity.issuer] if settings.identity.issuer else []),
     ]  # fmt: skip
+
+
+def _values_option(settings: Settings) -> list[str]:
+    return ["--team", str(settings.team_file)] if settings.team is not None else ["--online", str(settings.home.feast / FILE_NAME)]
 
 
 def connect(settings: Settings, *, token: str | None = None) -> PredictClient:

@@ -116,6 +116,7 @@ def _ask_redis(server: RedisSpec) -> str | None:
 def _ask_store(server: StoreSpec) -> str | None:
     from botocore.exceptions import BotoCoreError, ClientError
 
+    from resources.kms import KmsKeys
     from resources.s3 import S3
 
     where, probe = f"the store {server.url} at {server.endpoint}", f"falaj-probe-{uuid.uuid4().hex}"
@@ -134,6 +135,8 @@ def _ask_store(server: StoreSpec) -> str | None:
             )
         finally:
             store.client.delete_object(**place)
+        if store.has_kms:
+            KmsKeys(store).ids()
     except StateError as error:
         return str(error)
     except (ClientError, BotoCoreError) as error:

@@ -1,13 +1,17 @@
-"""A real HTTP server with S3's interface (moto's) on loopback, for the tests of what can live in such a store."""
+"""A real HTTP server with the interfaces of S3 and KMS (moto's) on loopback, for the tests of what can live in such a store."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +27,7 @@ def run_s3(folder: Path, *, tls: tuple[Path, Path, Path] | None = None) -> Itera
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, str(Path(__file__).with_name("strict_moto.py")), "-H", "127.0.0.1", "-p", str(port)]
     if tls is not None:
         command += ["-s", "-c", str(tls[0]), "-k", str(tls[1])]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -39,9 +43,9 @@ def run_s3(folder: Path, *, tls: tuple[Path, Path, Path] | None = None) -> Itera
                 time.sleep(0.05)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "credentials").write_text("[default]\naws_access_key_id = falaj\naws_secret_access_key = a%b/c+d\n")
+        endpoint = f"http{'s' if tls else ''}://127.0.0.1:{port}"
         spec = StoreSpec(
-            url="s3://falaj/team", endpoint=f"http{'s' if tls else ''}://127.0.0.1:{port}", credentials=folder / "credentials",
-            ca=tls[2] if tls else None,
+            url="s3://falaj/team", endpoint=endpoint, kms=endpoint, credentials=folder / "credentials", ca=tls[2] if tls else None
         )  # fmt: skip
         S3(spec).client.create_bucket(Bucket="falaj")
         yield spec
@@ -53,3 +57,31 @@ def run_s3(folder: Path, *, tls: tuple[Path, Path, Path] | None = None) -> Itera
 def own_prefix(server: StoreSpec) -> S3:
     """An empty place of its own on a shared server."""
     return S3(server.model_copy(update={"url": f"s3://falaj/{uuid.uuid4().hex[:8]}"}))
+
+
+def killed_before_request(number: int, work: Callable[[], object]) -> bool:
+    """Do the work in a forked child that is killed just before its request of this number; False where it came to its end before."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            from botocore.httpsession import URLLib3Session
+
+            send, calls = URLLib3Session.send, itertools.count(1)
+
+            def counted(self: URLLib3Session, request: object) -> object:
+                if next(calls) == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return send(self, request)
+
+            URLLib3Session.send = counted
+            work()
+            status = 0
+        except Exception:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(status)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the work failed; what it said is on standard error"
+    return os.WIFSIGNALED(status)

@@ -73,7 +73,18 @@ def hold_training(step: Step, key: str) -> Iterator[TrainingFolder]:
         step.say(f"Removed {trainings / name}: that training came to nothing, and nobody has asked for it for a month.")
     folder = TrainingFolder(trainings / key)
     with folder.hold(f"run {step.context.run.run_id}", waiting=waiting):
-        yield folder
+        mirror = step.parts.mirror
+        for name in mirror.sweep(older_than_seconds=_FORGET_SECONDS):
+            step.say(f"Removed training {name} from the store: it came to nothing, and nobody has asked for it for a month.")
+        if mirror.bring(folder.root):
+            step.say(f"Brought {key} from the store, with its checkpoints: another machine began it.")
+        try:
+            yield folder
+        finally:
+            if folder.root.exists():
+                mirror.keep(folder.root)
+        if not folder.root.exists():  # its result is stored
+            mirror.drop(key)
 
 
 def train(step: Step, job: TrainingJob, folder: TrainingFolder, *, looks: Sequence[Look] = (), give_up: GiveUp | None = None) -> Trained:
@@ -225,7 +236,9 @@ class _Supervisor:
         injector, reader = KeptContext(attempt.folder), KeptMessages(attempt.folder)
         with (
             dg.open_pipes_session(self._step.context, context_injector=injector, message_reader=reader) as session,
-            onlookers([*self._looks, show_progress(self._step)], self._folder.out),
+            onlookers(
+                [*self._looks, show_progress(self._step), lambda _: self._step.parts.mirror.keep(self._folder.root)], self._folder.out
+            ),
         ):
             yield dict(session.get_bootstrap_env_vars())
 

@@ -18,10 +18,10 @@ from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.main_job import site
 from platform_assets.main_job.releases import live_digests, released_digests
 from platform_assets.main_job.spending import spending_now
-from platform_assets.ports import Rotation
 from platform_assets.sealing.release import SIGNATURE_FILE
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
+from platform_assets.specs.rotation import Rotation
 from platform_assets.stages.serving.access import PREDICT
 from resources import processes
 from resources.dagster_instance import gate

@@ -57,7 +57,7 @@ class PostgresqlSpec(_KnownByCertificate):
 
 
 class RedisSpec(_KnownByCertificate):
-    """One Redis database: queues of events."""
+    """One Redis database: queues of events, and newest values of feature views."""
 
     url: str = Field(description="`redis://HOST:PORT/DB`, or `rediss://` for TLS, without a password.")
     password_file: FilePath | None = Field(None, description="File with the user's password, mode 0600.")
@@ -77,13 +77,17 @@ class RedisSpec(_KnownByCertificate):
 
 
 class StoreSpec(_Server):
-    """An S3-compatible store, for tables and artefacts; it must refuse a second first write of one key (`If-None-Match`)."""
+    """An S3-compatible store: tables, artefacts, releases, checkpoints. It must refuse a second first write of a key (`If-None-Match`)."""
 
     url: str = Field(description="`s3://BUCKET/PREFIX`; the bucket is there, the prefix need not be.")
     endpoint: str = Field(description="`https://HOST:PORT`, or `http://` on loopback.")
     region: str = Field("us-east-1", description="Region, as the store names it.")
     credentials: FilePath = Field(
         description="AWS credentials file: `[default]`, `aws_access_key_id` and `aws_secret_access_key`, mode 0600."
+    )
+
+    kms: str | None = Field(
+        None, description="Its key service (AWS KMS's interface), as `endpoint`; left out, the keys that wrap lie in FALAJ_HOME."
     )
 
     @field_validator("url")
@@ -94,9 +98,11 @@ class StoreSpec(_Server):
             raise ValueError(f"{url!r} names more than a bucket and a prefix; right would be s3://BUCKET/PREFIX")
         return url
 
-    @field_validator("endpoint")
+    @field_validator("endpoint", "kms")
     @classmethod
-    def _is_endpoint(cls, url: str) -> str:
+    def _is_endpoint(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         found = _plain_url(url, schemes=("http", "https"), right="https://HOST:PORT", kept_in="credentials")
         if found.path.strip("/"):
             raise ValueError(f"{url!r} has a path; right would be https://HOST:PORT")
@@ -104,9 +110,12 @@ class StoreSpec(_Server):
 
     @model_validator(mode="after")
     def _is_verified(self) -> Self:
-        self._check_open(self.endpoint, "endpoint")
-        if (self.ca is not None) != self.endpoint.startswith("https:"):
-            raise ValueError("ca and the scheme https:// go together; name both for TLS, or neither on loopback")
+        for field, url in (("endpoint", self.endpoint), ("kms", self.kms)):
+            if url is None:
+                continue
+            self._check_open(url, field)
+            if (self.ca is not None) != url.startswith("https:"):
+                raise ValueError(f"{field}: ca and the scheme https:// go together; name both for TLS, or neither on loopback")
         return self
 
 
@@ -115,7 +124,7 @@ class TeamSpec(Spec):
 
     postgresql: PostgresqlSpec
     redis: RedisSpec
-    store: StoreSpec | None = Field(None, description="Left out, tables and artefacts lie in FALAJ_HOME.")
+    store: StoreSpec | None = Field(None, description="Left out, all that would lie there lies in FALAJ_HOME.")
 
 
 def spec_of(table: str) -> type[Spec]:

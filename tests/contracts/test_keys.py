@@ -4,15 +4,19 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from s3_process import own_prefix
 
 from platform_assets.errors import SealError, StateError
 from platform_assets.sealing.envelope import make_data_key
 from resources.keys import LaptopKeys
+from resources.kms import KmsKeys
 from resources.testing.keys import MemoryKeys
 
 
-@pytest.fixture(params=["laptop", "memory"])
+@pytest.fixture(params=["laptop", "memory", "kms"])
 def keys(request, tmp_path):
+    if request.param == "kms":
+        return KmsKeys(own_prefix(request.getfixturevalue("s3_server")))
     return LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
 
 

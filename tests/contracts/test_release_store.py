@@ -11,11 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kill_points import killed_at
+from s3_process import own_prefix
 
 from platform_assets.errors import ReleaseError, SealError
 from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
 from resources.keys import LaptopKeys, ModelSigner
+from resources.kms import KmsKeys
 from resources.releases import SealedReleases
+from resources.s3_releases import S3Releases
 from resources.testing.keys import MemoryKeys
 
 SECRET = b"weights that nobody may read at rest"
@@ -31,7 +34,17 @@ def make_release(folder, *, number=1, files=None):
 
 
 @pytest.fixture(params=["laptop", "memory"])
+def folder_store(request, tmp_path):
+    """A store whose folders are attacked."""
+    keys = LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
+    return SealedReleases(tmp_path / "releases", keys=keys, signer=ModelSigner(tmp_path / "keys"))
+
+
+@pytest.fixture(params=["laptop", "memory", "s3_kms"])
 def store(request, tmp_path):
+    if request.param == "s3_kms":
+        place = own_prefix(request.getfixturevalue("s3_server"))
+        return S3Releases(place, cache=tmp_path / "cache", keys=KmsKeys(place), signer=ModelSigner(tmp_path / "keys"))
     keys = LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
     return SealedReleases(tmp_path / "releases", keys=keys, signer=ModelSigner(tmp_path / "keys"))
 
@@ -79,16 +92,16 @@ def test_a_release_that_is_not_whole_is_not_put(store, tmp_path):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_one_flipped_byte_anywhere_is_refused_or_means_nothing(store, tmp_path, data):
+def test_one_flipped_byte_anywhere_is_refused_or_means_nothing(folder_store, tmp_path, data):
     folder = tmp_path / "in"
-    digest = store.put(folder if folder.exists() else make_release(folder))
-    files = sorted(path for path in store.path(digest).rglob("*") if path.is_file())
+    digest = folder_store.put(folder if folder.exists() else make_release(folder))
+    files = sorted(path for path in folder_store.path(digest).rglob("*") if path.is_file())
     file = data.draw(st.sampled_from(files))
     whole = file.read_bytes()
     at = data.draw(st.integers(0, len(whole) - 1))
     file.write_bytes(bytes([*whole[:at], whole[at] ^ (1 << data.draw(st.integers(0, 7))), *whole[at + 1 :]]))
     try:
-        found = store.open(digest).files
+        found = folder_store.open(digest).files
     except SealError as error:
         assert error.reason in ("altered", "foreign key", "foreign form", "key lost")  # noqa: PT017 - both ends are fine
     else:
@@ -99,35 +112,35 @@ def test_one_flipped_byte_anywhere_is_refused_or_means_nothing(store, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "schema.json", "model_card.md", MANIFEST_FILE])
-def test_every_byte_of_an_encrypted_file_counts(store, tmp_path, name):
-    digest = store.put(make_release(tmp_path / "in"))
-    file = store.path(digest) / "files" / name
+def test_every_byte_of_an_encrypted_file_counts(folder_store, tmp_path, name):
+    digest = folder_store.put(make_release(tmp_path / "in"))
+    file = folder_store.path(digest) / "files" / name
     whole = file.read_bytes()
     for at in range(len(whole)):
         file.write_bytes(bytes([*whole[:at], whole[at] ^ 128, *whole[at + 1 :]]))
-        assert reason_of(store, digest) == "altered"
+        assert reason_of(folder_store, digest) == "altered"
 
 
-def test_two_files_that_changed_places_are_refused(store, tmp_path):
-    digest = store.put(make_release(tmp_path / "in", files={"model.onnx": b"a" * 64, "schema.json": b"b" * 64}))
-    files = store.path(digest) / "files"
+def test_two_files_that_changed_places_are_refused(folder_store, tmp_path):
+    digest = folder_store.put(make_release(tmp_path / "in", files={"model.onnx": b"a" * 64, "schema.json": b"b" * 64}))
+    files = folder_store.path(digest) / "files"
     (files / "model.onnx").rename(files / "other")
     (files / "schema.json").rename(files / "model.onnx")
     (files / "other").rename(files / "schema.json")
-    assert reason_of(store, digest) == "altered"
-    envelope = json.loads((store.path(digest) / "envelope.json").read_text())
+    assert reason_of(folder_store, digest) == "altered"
+    envelope = json.loads((folder_store.path(digest) / "envelope.json").read_text())
     one, two = envelope["files"]["model.onnx"], envelope["files"]["schema.json"]
     envelope["files"] |= {"model.onnx": two, "schema.json": one}  # their keys with them
-    (store.path(digest) / "envelope.json").write_text(json.dumps(envelope))
-    assert reason_of(store, digest) == "altered"
+    (folder_store.path(digest) / "envelope.json").write_text(json.dumps(envelope))
+    assert reason_of(folder_store, digest) == "altered"
 
 
-def test_an_older_release_in_the_place_of_a_newer_one_is_refused(store, tmp_path):
-    old, new = store.put(make_release(tmp_path / "old")), store.put(make_release(tmp_path / "new", number=2))
-    shutil.rmtree(store.path(new))
-    shutil.copytree(store.path(old), store.path(old).with_name(new))
-    assert reason_of(store, new) == "altered"  # its keys are bound to the other digest
-    assert store.open(old).digest == old
+def test_an_older_release_in_the_place_of_a_newer_one_is_refused(folder_store, tmp_path):
+    old, new = folder_store.put(make_release(tmp_path / "old")), folder_store.put(make_release(tmp_path / "new", number=2))
+    shutil.rmtree(folder_store.path(new))
+    shutil.copytree(folder_store.path(old), folder_store.path(old).with_name(new))
+    assert reason_of(folder_store, new) == "altered"  # its keys are bound to the other digest
+    assert folder_store.open(old).digest == old
 
 
 def test_an_older_release_encrypted_anew_in_the_place_of_a_newer_one_is_refused_as_replayed(tmp_path):
@@ -153,33 +166,33 @@ def test_a_release_signed_with_another_key_is_refused(tmp_path):
     assert reason_of(ours, digest) == "foreign key"
 
 
-def test_a_release_without_its_signature_is_refused(store, tmp_path):
-    digest = store.put(make_release(tmp_path / "in"))
-    (store.path(digest) / "model.sig").unlink()
-    assert reason_of(store, digest) == "unsigned"
+def test_a_release_without_its_signature_is_refused(folder_store, tmp_path):
+    digest = folder_store.put(make_release(tmp_path / "in"))
+    (folder_store.path(digest) / "model.sig").unlink()
+    assert reason_of(folder_store, digest) == "unsigned"
 
 
 @pytest.mark.parametrize("file", ["files/model.onnx", "envelope.json"])
-def test_a_release_that_lost_a_file_is_refused(store, tmp_path, file):
-    digest = store.put(make_release(tmp_path / "in"))
-    (store.path(digest) / file).unlink()
-    assert reason_of(store, digest) == "altered"
+def test_a_release_that_lost_a_file_is_refused(folder_store, tmp_path, file):
+    digest = folder_store.put(make_release(tmp_path / "in"))
+    (folder_store.path(digest) / file).unlink()
+    assert reason_of(folder_store, digest) == "altered"
 
 
-def test_a_file_that_was_not_signed_is_refused_also_where_it_is_well_encrypted(store, tmp_path):
-    digest = store.put(make_release(tmp_path / "in"))
-    folder = store.path(digest)
+def test_a_file_that_was_not_signed_is_refused_also_where_it_is_well_encrypted(folder_store, tmp_path):
+    digest = folder_store.put(make_release(tmp_path / "in"))
+    folder = folder_store.path(digest)
     envelope = json.loads((folder / "envelope.json").read_text())
     envelope["files"]["../../../escape"] = envelope["files"]["model.onnx"]
     (folder / "envelope.json").write_text(json.dumps(envelope))
-    assert reason_of(store, digest) == "altered"
+    assert reason_of(folder_store, digest) == "altered"
 
 
-def test_a_refused_release_is_made_anew_when_it_is_put_again(store, tmp_path):
-    digest = store.put(make_release(tmp_path / "in"))
-    (store.path(digest) / "model.sig").unlink()
-    assert store.put(tmp_path / "in") == digest
-    assert store.open(digest).digest == digest
+def test_a_refused_release_is_made_anew_when_it_is_put_again(folder_store, tmp_path):
+    digest = folder_store.put(make_release(tmp_path / "in"))
+    (folder_store.path(digest) / "model.sig").unlink()
+    assert folder_store.put(tmp_path / "in") == digest
+    assert folder_store.open(digest).digest == digest
 
 
 def test_lost_keys_are_said_in_one_sentence(tmp_path):
@@ -249,12 +262,12 @@ def test_the_key_of_before_is_destroyed_by_the_rotation_after(store, tmp_path):
     assert store.open(digest).digest == digest
 
 
-def test_a_release_that_cannot_be_read_does_not_keep_the_others_from_their_new_key(store, tmp_path):
-    lost, good = (store.put(make_release(tmp_path / str(number), number=number)) for number in (1, 2))
-    envelope = json.loads((store.path(lost) / "envelope.json").read_text())
+def test_a_release_that_cannot_be_read_does_not_keep_the_others_from_their_new_key(folder_store, tmp_path):
+    lost, good = (folder_store.put(make_release(tmp_path / str(number), number=number)) for number in (1, 2))
+    envelope = json.loads((folder_store.path(lost) / "envelope.json").read_text())
     envelope["files"]["model.onnx"]["key_id"] = "0badc0de"
-    (store.path(lost) / "envelope.json").write_text(json.dumps(envelope))
-    rotation = store.rotate()
+    (folder_store.path(lost) / "envelope.json").write_text(json.dumps(envelope))
+    rotation = folder_store.rotate()
     assert (rotation.rewrapped, list(rotation.unreadable)) == ((good,), [lost])
     assert "under key 0badc0de" in rotation.unreadable[lost]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from platform_assets.errors import FalajError
 from platform_assets.stages.serving.access import AUDIENCE
+from platform_assets.stages.serving.places import read_places
 from platform_assets.stages.serving.server import run_server
 from platform_assets.stages.serving.worker import ServerConfig
 
@@ -27,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--keys", type=Path, help="folder of the keys that verify tokens and open releases; without it no release is served"
     )
-    parser.add_argument("--online", type=Path, help="file of the online feature store")
+    parser.add_argument("--online", type=Path, help="file of newest feature values")
+    parser.add_argument("--team", type=Path, help="a team's settings file: newest values are in its Redis, releases in its store")
     parser.add_argument("--ready-file", type=Path, help="written as {pid, url} once the server listens")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer, one a core; 0 is as many as cores")
     parser.add_argument("--grpc-port", type=int, help="speaks Open Inference Protocol over gRPC, too; left out it does not")
@@ -44,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--workers {options.workers}: right would be 0 to {_MAX_WORKERS}")
     if options.memory_mb is not None and options.memory_mb <= 0:
         parser.error(f"--memory-mb {options.memory_mb}: right would be at least 1")
+    if options.online is not None and options.team is not None:
+        parser.error("--online and --team exclude each other: newest values are in the one or in the other")
     if options.die_with_parent:
         _die_with_parent()
     try:
@@ -54,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
                 port=options.port,
                 keys=options.keys,
                 online=options.online,
+                team=options.team and read_places(options.team.absolute()),
                 ready_file=options.ready_file,
                 workers=options.workers or len(os.sched_getaffinity(0)),
                 tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,

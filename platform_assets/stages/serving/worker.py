@@ -21,10 +21,13 @@ import orjson
 import uvloop
 
 from platform_assets.errors import ServingError
+from platform_assets.sealing.keyring import KEYRING_FILE, Keyring
 from platform_assets.sealing.release import Opener
+from platform_assets.sealing.signature import PUBLIC_KEY_FILE
 from platform_assets.stages.serving.access import Gate, read_public_key
 from platform_assets.stages.serving.admin import Admin, AdminRoutes
 from platform_assets.stages.serving.app import App
+from platform_assets.stages.serving.aws import StoreReader
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.fleet import Alone, export_figures, give_back_memory, rotate_log
@@ -32,13 +35,14 @@ from platform_assets.stages.serving.grpc_server import GrpcServer
 from platform_assets.stages.serving.http import Connection, HttpServer
 from platform_assets.stages.serving.incidents import Denials, Incidents
 from platform_assets.stages.serving.links import Link
-from platform_assets.stages.serving.lookup import Lookup
+from platform_assets.stages.serving.lookup import Lookup, open_reader
 from platform_assets.stages.serving.memory import Memory
 from platform_assets.stages.serving.oidc import OidcIssuer
-from platform_assets.stages.serving.online import OnlineReader
+from platform_assets.stages.serving.places import Places
 from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import Unforeseen, refuse
 from platform_assets.stages.serving.shadow import Shadow
+from platform_assets.stages.serving.stored import StoreOpener
 from platform_assets.stages.serving.traffic import Route, Traffic
 
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
@@ -57,6 +61,7 @@ class ServerConfig:
     port: int = 0
     keys: Path | None = None
     online: Path | None = None
+    team: Places | None = None  # where newest values and releases are instead
     ready_file: Path | None = None
     workers: int = 1
     tokens_required: bool = False
@@ -73,7 +78,13 @@ class ServerConfig:
 
     def opener(self) -> Opener | None:
         """What opens releases; None where the server has no keys, and then none is served."""
-        return None if self.keys is None else Opener.of(self.keys)
+        if self.keys is None:
+            return None
+        if self.team is None or self.team.store is None:
+            return Opener.of(self.keys)
+        store = StoreReader(self.team.store)
+        keys = store if self.team.store.kms is not None else Keyring(self.keys / KEYRING_FILE)
+        return StoreOpener(keys, self.keys / PUBLIC_KEY_FILE, cache=self.serving / "releases", read=store.read, where=store.where)
 
 
 class Process:
@@ -83,7 +94,6 @@ class Process:
         self._config = config
         self._log = PredictionLog(config.serving / "log", worker=worker, to_disk=config.log_to_disk, close_seconds=config.close_log_seconds)
         self._shadow = Shadow()
-        reader = OnlineReader(config.online) if config.online is not None else None
         self._denials = Denials(Incidents(config.serving))
         oidc = config.issuer()
         if oidc is not None:
@@ -92,8 +102,9 @@ class Process:
         gate = Gate(key, tokens_required=config.tokens_required, oidc=oidc, on_denied=self._denials.note)
         memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
+        lookup = Lookup(open_reader(config.team.redis if config.team is not None else config.online))
         self.app = App(
-            gate=gate, batcher=batcher, log=self._log, lookup=Lookup(reader), shadow=self._shadow, memory=memory, unforeseen=unforeseen
+            gate=gate, batcher=batcher, log=self._log, lookup=lookup, shadow=self._shadow, memory=memory, unforeseen=unforeseen
         )  # fmt: skip
         self._http = HttpServer(self.app.handle, refuse)
         self.app.replies, self.app.count_connections = self._http.replies, lambda: len(self._http.connections)

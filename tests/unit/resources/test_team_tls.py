@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from postgres_process import find_programs, run_postgres
@@ -11,13 +13,21 @@ from redis_process import run_redis
 from s3_process import run_s3
 from throw_away_ca import Authority
 
-from platform_assets.errors import EventError, SettingsError, StateError
+from platform_assets.errors import EventError, ReleaseError, SettingsError, StateError
 from platform_assets.specs.team import TeamSpec
+from platform_assets.stages.serving.aws import StorePlace, StoreReader
+from platform_assets.stages.serving.online_redis import RedisOnlineReader
 from resources.audit import PostgresAuditLog
 from resources.audit_signature import HeadSigner
 from resources.events import INBOX, open_queue
+from resources.feast_store.redis_values import RedisValues
+from resources.feast_store.values import place_of
+from resources.kms import KmsKeys
 from resources.s3 import S3
+from resources.settings import Home, Settings
 from resources.team import ask_servers, postgresql_dsn, redis_url
+
+SETTINGS = Settings(home=Home(Path("home")), environment="team", defs_root=Path(), webhook_url=None, serve_port=0, web_port=0)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +85,17 @@ def test_certificates_of_another_authority_are_refused_in_a_sentence_each(team, 
         open_queue(INBOX, url=redis_url(other.redis), path=tmp_path).waiting("g")
 
 
+def test_newest_values_are_read_and_written_over_tls_and_nothing_is_said_to_another_authoritys_server(team, tmp_path):
+    place = place_of(replace(SETTINGS, team=team()))
+    RedisValues(place).upsert("things", kinds={"score": "numeric"}, rows=[("a", 1, 2.0)])
+    assert RedisOnlineReader(place).read("things", "a") == {"score": 2.0}
+    other = place_of(replace(SETTINGS, team=team(ca=Authority(tmp_path / "other").certificate)))
+    with pytest.raises(StateError, match=r"could not be used for online values: .*(?i:certificate verify failed)"):
+        RedisValues(other).pin("things")
+    with pytest.raises(StateError, match=r"was asked for online values and said: .*(?i:certificate verify failed)"):
+        RedisOnlineReader(other).read("things", "a")
+
+
 def test_a_good_certificate_of_another_name_is_refused(team, tmp_path):
     named = team()
     moved = {
@@ -111,6 +132,21 @@ def test_a_store_whose_certificate_holds_takes_artefacts_and_another_is_refused(
         S3(other, tries=1).read("a")
     with pytest.raises(StateError, match="doesn't match"):
         S3(store.model_copy(update={"endpoint": store.endpoint.replace("127.0.0.1", "localhost")}), tries=1).read("a")
+
+
+def test_the_inference_server_reads_and_unwraps_from_a_store_whose_certificate_holds_and_from_no_other(store, tmp_path):
+    S3(store).write("a", b"1")
+    key_id, wrapped = KmsKeys(S3(store)).wrap(b"k" * 32, context=b"c")
+    place = StorePlace(store.url, store.endpoint, store.credentials, ca=store.ca, kms=store.kms)
+    assert StoreReader(place).read("a") == b"1"
+    assert StoreReader(place).unwrap(key_id, wrapped, context=b"c") == b"k" * 32
+    other = replace(place, ca=Authority(tmp_path / "other").certificate)
+    with pytest.raises(ReleaseError, match=r"https://127\.0\.0\.1:\d+ was not trusted: .*; `ca` names whose certificates are"):
+        StoreReader(other).read("a")
+    with pytest.raises(StateError, match="was not trusted"):
+        StoreReader(other).unwrap(key_id, wrapped, context=b"c")
+    with pytest.raises(ReleaseError, match=r"was not trusted: .*localhost"):
+        StoreReader(replace(place, endpoint=place.endpoint.replace("127.0.0.1", "localhost"))).read("a")
 
 
 _COMMIT = """
