@@ -20,8 +20,9 @@ FalajError
 │       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
 ├── BackupError          a backup cannot be taken, or is altered, cut off, or without its keys
-├── SettingsError        a team's settings file is wrong, or a server that it names does not answer; lists every fault
+├── SettingsError        a settings file is wrong, or a server that it names does not answer; lists every fault
 └── StateError           FALAJ_HOME is held by another process, or holds something else
+    └── OutageError      a server or a disk that keeps state is away; the same may succeed later
 
 A message says what was asked, what was found, what would be right and where to change it.
 """
@@ -135,17 +136,21 @@ class BackupError(FalajError):
 
 
 class SettingsError(FalajError):
-    """A team's settings file is wrong, or a server that it names does not answer; `faults` holds all that is."""
+    """A settings file is wrong, or a server that it names does not answer; `faults` holds all that is."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], *, what: str = "the team's settings") -> None:
         self.faults = faults
         noun = "thing is" if len(faults) == 1 else "things are"
         lines = "\n".join(f"  {fault}" for fault in faults)
-        super().__init__(f"{len(faults)} {noun} wrong with the team's settings:\n{lines}")
+        super().__init__(f"{len(faults)} {noun} wrong with {what}:\n{lines}")
 
 
 class StateError(FalajError):
     """The platform's home is held by another process, or holds something else."""
+
+
+class OutageError(StateError):
+    """A server or a disk that keeps state cannot be used now; the same may succeed later, unchanged."""
 
 
 class EventError(FalajError):

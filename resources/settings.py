@@ -184,6 +184,7 @@ class Settings:
     leases: str | None = None
     ledger: str | None = None
     events: str | None = None
+    senders: Path | None = None
     data: Path | None = None
     serve_workers: int = 1
     serve_url: str | None = None
@@ -192,6 +193,7 @@ class Settings:
     identity: IdentitySettings = IdentitySettings()
     team: TeamSpec | None = None
     team_file: Path | None = None
+    elsewhere: tuple[str, ...] = ()  # variables that name a place of their own for what is kept here otherwise
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -218,27 +220,31 @@ def read_settings() -> Settings:
         leases=_chosen("FALAJ_LEASES"),
         ledger=_chosen("FALAJ_LEDGER"),
         events=_chosen("FALAJ_EVENTS"),
+        senders=Path(senders).expanduser().absolute() if (senders := _chosen("FALAJ_SENDERS")) else None,
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
         serve_url=_read_serve_url(),
         steps=_read_steps(),
         notices=_read_notices(),
         identity=_read_identity(),
+        elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),
     )
-    return settings if settings.environment == LAPTOP else _with_team(settings)
+    if settings.environment == LAPTOP:
+        return settings
+    return with_team(settings, Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute())
 
 
-def _with_team(settings: Settings) -> Settings:
+def with_team(settings: Settings, file: Path) -> Settings:
     """Put the team's servers where nothing else was named; raises SettingsError with all that is wrong with their file."""
     from resources.team import postgresql_dsn, read_team, redis_url
 
-    file = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
     team = read_team(file)
     if team.store is not None and team.store.ca is not None:
         os.environ["SSL_CERT_FILE"] = str(team.store.ca)  # all that Delta Lake's client asks
     database = postgresql_dsn(team.postgresql, "falaj")
     return replace(
         settings,
+        environment=TEAM,
         team=team,
         team_file=file,
         leases=settings.leases or database,

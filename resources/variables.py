@@ -72,6 +72,11 @@ VARIABLES = {
             "",
             "Queues of events: redis://host:port/db, rediss:// with TLS, or unix://path. Left out, SQLite in FALAJ_HOME.",
         ),
+        Variable(
+            "FALAJ_SENDERS",
+            "",
+            "TOML file of those who may send events by signed webhook to the web UI's address, under /events. Left out, nobody may.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from platform_assets.gateway.app import Gateway
 from platform_assets.gateway.guard import Guard
+from platform_assets.gateway.inbox import Inbox
 from platform_assets.gateway.login import Login, OidcClient
 from platform_assets.gateway.sites import Site
 from platform_assets.identity.limits import Buckets, Lockout
@@ -75,8 +76,10 @@ def run_site(place: Path, instance: DagsterInstance, *, prefix: str = "") -> Ite
 
 
 @contextmanager
-def run_gateway(folder: Path, tenants: Sequence[str] = ("*",), *, oidc: OidcClient | None = None) -> Iterator[Behind]:
-    """Serve a gateway; `tenants` of `*` alone is one deployment for all, without a prefix."""
+def run_gateway(
+    folder: Path, tenants: Sequence[str] = ("*",), *, oidc: OidcClient | None = None, inbox: Callable[[Guard], Inbox] | None = None
+) -> Iterator[Behind]:
+    """Serve a gateway; `tenants` of `*` alone is one deployment for all, without a prefix. `inbox` makes what takes webhooks in."""
     opened = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{opened.getsockname()[1]}"
     guard = Guard(
@@ -97,7 +100,8 @@ def run_gateway(folder: Path, tenants: Sequence[str] = ("*",), *, oidc: OidcClie
             place = folder / "run" / f"{number}.sock"
             stack.enter_context(run_site(place, instances[tenant], prefix=prefix))
             sites.append(Site(Deployment(tenant), place, prefix))
-        gateway = Gateway(sites, guard, Login(guard, url, oidc), frozenset({url.removeprefix("http://")}))
+        hosts = frozenset({url.removeprefix("http://")})
+        gateway = Gateway(sites, guard, Login(guard, url, oidc), hosts, inbox=inbox(guard) if inbox else None)
         stack.enter_context(_served(gateway.app(), opened))
         yield Behind(url, gateway, folder / "keys", instances)
 

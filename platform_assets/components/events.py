@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,7 +18,16 @@ from platform_assets import keys
 from platform_assets.components import subjects
 from platform_assets.components.retraining_history import ASKED
 from platform_assets.errors import EventError, FalajError
-from platform_assets.specs.events import ApprovalGiven, DataLanded, ErasureAsked, Event, LabelsLanded, RetrainingAsked, read_event
+from platform_assets.specs.events import (
+    ApprovalGiven,
+    DataLanded,
+    ErasureAsked,
+    Event,
+    LabelsLanded,
+    RetrainingAsked,
+    check_age,
+    read_event,
+)
 from resources.dagster_instance import gate
 from resources.events import GROUP
 
@@ -32,7 +41,6 @@ _TICK_SECONDS = 5
 _TELL_SECONDS = 15
 _A_TICK = 100  # events
 _LEASE_SECONDS = 120.0
-LATEST = timedelta(days=7)  # an event that is older asks for what nobody waits for any more
 SOURCE = "/falaj"
 _TOLD = {
     "release": "falaj.release.made",
@@ -80,8 +88,7 @@ def _arrived(parts: Parts, jobs: Sequence[UnresolvedAssetJobDefinition]) -> dg.S
 def act_on(delivery: Delivery, parts: Parts, instance: dg.DagsterInstance) -> dg.RunRequest | None:
     """Return the run that an event asks for; None where it asked for something else, which is done. Raises FalajError with the reason."""
     event, data = read_event(delivery.body)
-    if datetime.now(UTC) - event.time > LATEST:
-        raise EventError(f"{event.key} is of {event.time:%Y-%m-%d}; events older than {LATEST.days} days are not acted on")
+    check_age(event, now=datetime.now(UTC))
     tags = {"falaj/event": event.key, "falaj/trigger": "event", "falaj/actor": f"event from {event.source}"}
     match data:
         case DataLanded():

@@ -12,15 +12,18 @@ import uvicorn
 from platform_assets.errors import FalajError
 from platform_assets.gateway.app import Gateway
 from platform_assets.gateway.guard import Claims, Guard
+from platform_assets.gateway.inbox import Inbox
 from platform_assets.gateway.login import Login, OidcClient
 from platform_assets.gateway.sites import Site
 from platform_assets.identity.policy import Deployment, read_policies
 from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.identity.sessions import Sealer
+from resources.events import INBOX, open_queue
 from resources.home import ensure_secret
 from resources.issuers import LocalIssuer, OidcIssuer
 from resources.once import UsedNames
 from resources.parts import open_audit
+from resources.senders import read_senders
 from resources.settings import Settings, read_settings
 
 SESSION_KEY_FILE = "session.key"
@@ -45,7 +48,15 @@ def build_gateway(settings: Settings, sites: Sequence[str]) -> Gateway:
     )
     client = OidcClient(issuer, wanted.client_id, wanted.client_secret_file) if issuer else None
     hosts = {urlsplit(url).netloc.lower(), f"127.0.0.1:{settings.web_port}", f"localhost:{settings.web_port}"}
-    return Gateway([_read_site(text) for text in sites], guard, Login(guard, url, client), frozenset(hosts))
+    return Gateway(
+        [_read_site(text) for text in sites], guard, Login(guard, url, client), frozenset(hosts), inbox=_build_inbox(settings, guard)
+    )
+
+
+def _build_inbox(settings: Settings, guard: Guard) -> Inbox | None:
+    if settings.senders is None:
+        return None
+    return Inbox(read_senders(settings.senders), open_queue(INBOX, url=settings.events, path=settings.home.events), guard)
 
 
 def _read_site(text: str) -> Site:

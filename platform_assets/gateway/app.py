@@ -21,6 +21,8 @@ from platform_assets.errors import AccessError, FalajError, ForbiddenError, Requ
 from platform_assets.gateway import answers, live
 from platform_assets.gateway.forward import forward, graphql_body
 from platform_assets.gateway.guard import Guard
+from platform_assets.gateway.inbox import ROOM as EVENTS
+from platform_assets.gateway.inbox import Inbox
 from platform_assets.gateway.login import ROOM, Login, client_address
 from platform_assets.gateway.sites import Site, find_site
 from platform_assets.identity.actions import Action
@@ -38,12 +40,13 @@ _JSON = re.compile(r"application/json(?:\s*;\s*charset=utf-8)?\s*", re.IGNORECAS
 
 @dataclass
 class Gateway:
-    """Its sites, and what guards them. `hosts`: names under which it may be asked for (against DNS rebinding)."""
+    """Its sites, and what guards them. `hosts`: names under which it may be asked for (against DNS rebinding). `inbox`: for webhooks."""
 
     sites: Sequence[Site]
     guard: Guard
     login: Login
     hosts: frozenset[str]
+    inbox: Inbox | None = None
     _clients: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
 
     def app(self) -> Starlette:
@@ -51,6 +54,8 @@ class Gateway:
         rooms = [("login", self.login.begin, "GET"), ("callback", self.login.callback, "GET"), ("ticket", self.login.ticket, "GET")]
         mine = [*rooms, ("", self.login.show, "GET"), ("logout", self.login.end, "POST")]
         routes = [Route(f"{ROOM}/{name}", self._guarded(handler), methods=[method]) for name, handler, method in mine]
+        if self.inbox is not None:
+            routes.append(Route(f"{EVENTS}/{{sender}}", self._guarded(self.inbox.take), methods=["POST"]))
         methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
         return Starlette(
             routes=[

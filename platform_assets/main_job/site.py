@@ -13,6 +13,7 @@ from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
 from resources.home import prepare_home
 from resources.parts import instance_config
+from resources.senders import read_senders
 from resources.serving import server_command, server_is_up
 from resources.settings import CHECKOUT, Settings, child_environment
 from resources.team import ask_servers
@@ -25,7 +26,9 @@ _LINK_SECONDS = 3600
 
 
 def prepare(settings: Settings) -> None:
-    """Make the home ready, and see that a team's servers answer; repeatable."""
+    """Make the home ready, and see that settings files are right and a team's servers answer; repeatable."""
+    if settings.senders is not None:
+        read_senders(settings.senders)
     if settings.team is not None and settings.team_file is not None:
         ask_servers(settings.team, settings.team_file)
     prepare_home(settings.home, instance_config(settings))

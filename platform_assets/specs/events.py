@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from platform_assets.errors import EventError
 
 MOST_BYTES = 64 * 1024  # what CloudEvents asks every intermediary to pass on
+LATEST = timedelta(days=7)  # an event that is older asks for what nobody waits for any more
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Sentence = Annotated[str, Field(max_length=2000)]
 
@@ -140,6 +141,12 @@ def read_event(body: bytes) -> tuple[Event, _Data]:
         return event, known[event.type].model_validate(event.data)
     except ValidationError as error:
         raise EventError(f"data of {event.type}: {_first(error)}") from None
+
+
+def check_age(event: Event, *, now: datetime) -> None:
+    """Raise EventError where an event is too old to be acted on."""
+    if now - event.time > LATEST:
+        raise EventError(f"{event.key} is of {event.time:%Y-%m-%d}; events older than {LATEST.days} days are not acted on")
 
 
 def mentions(body: bytes, texts: Sequence[str]) -> bool:
