@@ -12,6 +12,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import tarfile
 import tempfile
@@ -23,10 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import BackupError
 from resources.artifacts import sync, sync_tree
-from resources.audit import SqliteAuditLog
+from resources.audit import PostgresAuditLog, SqliteAuditLog
 from resources.audit_signature import HeadSigner
+from resources.events import INBOX
+from resources.events.sqlite_queue import put_back
 from resources.home import write_atomically
 from resources.settings import Home
+from resources.team_backups import ROOM as TEAM
+from resources.team_backups import TeamServers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,10 +57,14 @@ _PASSING = ("-wal", "-shm", "-journal", ".lock")
 _CHUNK = 1 << 20
 
 
-def back_up(home: Home, archive: Path, keys: Path) -> dict[str, Any]:
-    """Write both archives, each whole or not at all; return the manifest of the first: begun (UTC), id, files (name to SHA-256)."""
-    if not home.state.exists():
-        raise BackupError(f"{home.root} has nothing to back up: no audit log is in it; FALAJ_HOME names the home that is meant")
+def back_up(home: Home, archive: Path, keys: Path, *, servers: TeamServers | None = None) -> dict[str, Any]:
+    """Write both archives, each whole or not at all; return the manifest of the first: begun (UTC), id, files (name to SHA-256).
+
+    `servers` hold what a team's home does not.
+    """
+    if not (home.state if servers is None else home.keys).exists():
+        what = "no audit log is" if servers is None else "there are no keys"
+        raise BackupError(f"{home.root} has nothing to back up: {what} in it; FALAJ_HOME names the home that is meant")
     for file in (archive, keys):
         if file.exists():
             raise BackupError(f"{file} is there already; name a file that is not, so that no earlier backup is lost")
@@ -65,18 +74,22 @@ def back_up(home: Home, archive: Path, keys: Path) -> dict[str, Any]:
         "format": _FORMAT,
         "id": secrets.token_hex(8),
         "home": str(home.root),
+        "team": servers is not None,
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with tempfile.TemporaryDirectory(prefix="falaj-backup-", dir=archive.absolute().parent) as beside:
-        whole = {**manifest, "files": _pack(Path(beside) / "home", _copies(home, Path(beside)), manifest)}
+        whole = {**manifest, "files": _pack(Path(beside) / "home", _copies(home, Path(beside), servers), manifest)}
         _pack(Path(beside) / "keys", ((f"keys/{file.name}", file) for file in sorted(home.keys.iterdir()) if file.is_file()), manifest)
         _put(Path(beside) / "keys", keys)
         _put(Path(beside) / "home", archive)
     return whole
 
 
-def restore(home: Home, archive: Path, keys: Path) -> dict[str, Any]:
-    """Lay a home out from both archives, verified before it has its name; return the manifest. BackupError where anything does not fit."""
+def restore(home: Home, archive: Path, keys: Path, *, servers: TeamServers | None = None) -> dict[str, Any]:
+    """Lay a home out from both archives, verified before it has its name; return the manifest. BackupError where anything does not fit.
+
+    `servers`, which must be empty, are filled before; killed in between, the same backup can be restored into them again.
+    """
     if home.root.exists() and any(home.root.iterdir()):
         raise BackupError(f"{home.root} is not empty; a backup is restored into an empty place, set FALAJ_HOME to one")
     home.root.parent.mkdir(parents=True, exist_ok=True)
@@ -86,39 +99,67 @@ def restore(home: Home, archive: Path, keys: Path) -> dict[str, Any]:
         manifest = _unpack(archive, place)
         if _unpack(keys, place)["id"] != manifest["id"]:
             raise BackupError(f"{keys} holds the keys of another backup than {archive}; name the two files that were written together")
+        if bool(manifest.get("team")) is not (servers is not None):
+            whose = (
+                "a team's servers, restore it with FALAJ_ENV=team" if servers is None else "a laptop's home, restore it without FALAJ_ENV"
+            )
+            raise BackupError(f"{archive} is a backup of {whose}")
         (place / "keys").chmod(0o700)
         made = Home(place)
-        log = SqliteAuditLog(made.state, signer=HeadSigner(made.keys))
-        log.verify()
-        log.close()  # or SQLite takes its side files away while the tree is brought to the disk
+        if servers is not None:
+            servers.check_empty(manifest["id"])
+            servers.lay(place, backup=manifest["id"])
+            shutil.rmtree(place / TEAM)
+            PostgresAuditLog(servers.audit, signer=HeadSigner(made.keys)).verify()
+        else:
+            log = SqliteAuditLog(made.state, signer=HeadSigner(made.keys))
+            log.verify()
+            log.close()  # or SQLite takes its side files away while the tree is brought to the disk
         _move_paths(place / "serving", before=manifest["home"], after=str(home.root))
         sync_tree(place)
         if home.root.exists():
             home.root.rmdir()
+        if servers is not None:
+            servers.finish()
         place.rename(home.root)
         sync(home.root.parent)
     return manifest
 
 
-def _copies(home: Home, beside: Path) -> Iterator[tuple[str, Path]]:
+def _copies(home: Home, beside: Path, servers: TeamServers | None) -> Iterator[tuple[str, Path]]:
     """Yield names and files of what is kept, in the order that makes it consistent; a database as a copy of one moment."""
-    for name in sorted((name for name in _names(home.root) if _is_database(home.root / name)), key=_turn):
-        copy = beside / "copy.sqlite"
-        copy.unlink(missing_ok=True)
-        with closing(sqlite3.connect(home.root / name, timeout=30)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
+    left_out: tuple[str, ...] = _LEFT_OUT
+    if servers is not None:
+        yield from servers.copy_records(beside)
+        left_out += servers.cached
+    # Dagster's database comes after the inbox (an event in neither would be lost; in both it is known by its run) and before the outbox.
+    inbox = _copy_database(home.events, beside / "inbox.sqlite") if home.events.exists() else None
+    for name in sorted((name for name in _names(home.root, left_out) if _is_database(home.root / name)), key=_turn):
+        copy = _copy_database(home.root / name, beside / "copy.sqlite")
+        if inbox is not None and home.root / name == home.events:
+            put_back(copy, earlier=inbox, queue=INBOX)
         yield name, copy
-    yield from ((name, home.root / name) for name in sorted(_names(home.root), key=_turn) if not _is_database(home.root / name))
+    files = sorted((name for name in _names(home.root, left_out) if not _is_database(home.root / name)), key=_turn)
+    yield from ((name, home.root / name) for name in files)
+    if servers is not None:
+        yield from servers.copy_objects(beside)
 
 
-def _names(root: Path) -> Iterator[str]:
+def _copy_database(file: Path, copy: Path) -> Path:
+    copy.unlink(missing_ok=True)
+    with closing(sqlite3.connect(file, timeout=30)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    return copy
+
+
+def _names(root: Path, left_out: tuple[str, ...]) -> Iterator[str]:
     for folder, folders, files in os.walk(root):
         place = Path(folder).relative_to(root)
-        folders[:] = [name for name in folders if (place / name).as_posix() not in _LEFT_OUT]
+        folders[:] = [name for name in folders if (place / name).as_posix() not in left_out]
         yield from (
             (place / name).as_posix()
             for name in files
-            if (place / name).as_posix() not in _LEFT_OUT and not name.endswith(_PASSING) and not name.startswith(".")
+            if (place / name).as_posix() not in left_out and not name.endswith(_PASSING) and not name.startswith(".")
         )
 
 

@@ -8,16 +8,18 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from platform_assets.errors import StateError
+from platform_assets.errors import OutageError, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pyarrow.fs import FileSystem
 
     from platform_assets.specs.team import StoreSpec
 
 _CONNECT_SECONDS, _ANSWER_SECONDS, _TRIES = 5, 60, 5
+_ERROR = 500
 MISSING = ("NoSuchKey", "404", "NotFound")
 
 
@@ -104,7 +106,7 @@ class S3:
             self.client.put_object(Bucket=self.bucket, Key=self.key(name), Body=content)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Return the names below a folder, relative to it, and their sizes in bytes."""
+        """Return the names below a folder, relative to it, and their sizes in bytes; of everything where it is no name."""
         return {name: int(one["Size"]) for name, one in self._objects(folder)}
 
     def times(self, folder: str) -> dict[str, float]:
@@ -112,10 +114,28 @@ class S3:
         return {name: one["LastModified"].timestamp() for name, one in self._objects(folder)}
 
     def _objects(self, folder: str) -> Iterator[tuple[str, Any]]:
-        base = self.key(folder) + "/"
+        base = self.key(f"{folder}/" if folder else "")
         with self.reached():
             for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base):
                 yield from ((one["Key"].removeprefix(base), one) for one in page.get("Contents", []))
+
+    def download(self, name: str, target: Path) -> bool:
+        """Copy an object of any size into a file; False where there is none."""
+        from botocore.exceptions import ClientError
+
+        with self.reached():
+            try:
+                self.client.download_file(self.bucket, self.key(name), str(target))
+            except ClientError as error:
+                if error.response["Error"]["Code"] in MISSING:
+                    return False
+                raise
+        return True
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a file of any size into an object."""
+        with self.reached():
+            self.client.upload_file(str(source), self.bucket, self.key(name))
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -131,7 +151,8 @@ class S3:
         try:
             yield
         except (BotoCoreError, ClientError, Boto3Error) as error:
-            raise StateError(
+            refused = isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < _ERROR
+            raise (StateError if refused else OutageError)(
                 f"the store {self.url} at {self._server.endpoint} could not be used: {' '.join(str(error).split())}"
             ) from error
 

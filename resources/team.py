@@ -80,6 +80,8 @@ def _ask_postgresql(server: PostgresqlSpec) -> str | None:
 
     place = urlsplit(server.url)
     where = f"PostgreSQL at {place.hostname}:{place.port or 5432}"
+    if server.passfile is not None and server.passfile.stat().st_mode & 0o077:  # libpq passes over it, and says that there is no password
+        return f"passfile {server.passfile} can be read by others, so it is not used; run: chmod 600 {server.passfile}"
     try:
         with closing(psycopg2.connect(postgresql_dsn(server), connect_timeout=_ANSWER_SECONDS)) as connection:
             if connection.server_version < _LEAST_POSTGRESQL:
@@ -108,6 +110,8 @@ def _ask_redis(server: RedisSpec) -> str | None:
     version = str(about.get("redis_version", "0.0"))
     if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_REDIS:
         return f"{where} is version {version}; this platform needs {'.'.join(map(str, _LEAST_REDIS))} or newer"
+    if not about.get("aof_enabled", 0):
+        return f"{where} keeps no append-only file, so events that were taken are gone when it is started again; set appendonly yes"
     if about.get("maxmemory", 0) and about.get("maxmemory_policy") != "noeviction":
         return f"{where} drops keys when memory is short (maxmemory-policy {about['maxmemory_policy']}), events with them; set noeviction"
     return None

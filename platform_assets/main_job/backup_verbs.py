@@ -11,12 +11,14 @@ from resources.home import hold
 from resources.issuers import shell_user
 from resources.parts import open_audit
 from resources.settings import Settings
+from resources.team import ask_servers
+from resources.team_backups import TeamServers
 
 
 def back_up_home(settings: Settings, archive: Path, keys: Path) -> dict[str, Any]:
-    """Write a backup of this home; the audit log says who took it."""
-    _embedded(settings)
-    done = backups.back_up(settings.home, archive.expanduser().absolute(), keys.expanduser().absolute())
+    """Write a backup of this home and of a team's servers; the audit log says who took it."""
+    servers = _servers(settings)
+    done = backups.back_up(settings.home, archive.expanduser().absolute(), keys.expanduser().absolute(), servers=servers)
     open_audit(settings).append(
         "backup", subject="home", actor=shell_user().name, detail={"id": done["id"], "begun": done["begun"], "files": len(done["files"])}
     )
@@ -24,18 +26,21 @@ def back_up_home(settings: Settings, archive: Path, keys: Path) -> dict[str, Any
 
 
 def restore_home(settings: Settings, archive: Path, keys: Path) -> dict[str, Any]:
-    """Lay this home out from a backup; the audit log says who did, and of which moment it is."""
-    _embedded(settings)
-    done = backups.restore(settings.home, archive.expanduser(), keys.expanduser())
+    """Lay this home out from a backup, and fill a team's empty servers; the audit log says who did, and of which moment it is."""
+    done = backups.restore(settings.home, archive.expanduser(), keys.expanduser(), servers=_servers(settings))
     with hold(settings.home, "falaj restore"):
         detail = {"id": done["id"], "begun": done["begun"], "from": done["home"]}
         open_audit(settings).append("restore", subject="home", actor=shell_user().name, detail=detail)
     return done
 
 
-def _embedded(settings: Settings) -> None:
-    if settings.team is not None or settings.ledger or settings.events:
+def _servers(settings: Settings) -> TeamServers | None:
+    """Return the team's servers, which answer; None on a laptop. BackupError where state is elsewhere: it would be in no backup."""
+    if settings.elsewhere:
         raise BackupError(
-            "this environment keeps state in servers, and this backup is of a home whose parts are all embedded; back the servers up with "
-            "their own means (docs/how-to/back-up-and-restore.md)"
+            f"{settings.elsewhere[0]} names a place of its own, which this backup does not hold; unset it, or back that place up apart"
         )
+    if settings.team is None or settings.team_file is None:
+        return None
+    ask_servers(settings.team, settings.team_file)
+    return TeamServers(settings.team)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ from platform_assets.specs.events import DeadLetter, Delivery, mentions
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -35,6 +35,16 @@ CREATE TABLE IF NOT EXISTS deliveries (
 );
 """
 TOO_OFTEN = f"handed out {MOST_ATTEMPTS} times and never answered for"
+
+
+def put_back(copy: Path, *, earlier: Path, queue: str) -> None:
+    """Give a copy of the file one queue as an earlier copy has it."""
+    with closing(sqlite3.connect(copy)) as rows:
+        rows.execute("ATTACH ? AS earlier", (str(earlier),))
+        with rows:
+            for table in ("events", "event_groups", "deliveries"):
+                rows.execute(f"DELETE FROM main.{table} WHERE queue = ?", (queue,))  # noqa: S608 - our own words
+                rows.execute(f"INSERT INTO main.{table} SELECT * FROM earlier.{table} WHERE queue = ?", (queue,))  # noqa: S608
 
 
 class SqliteEventQueue:

@@ -1,20 +1,24 @@
 """A home is backed up while it works, restored into an empty place, and refused where anything does not fit."""
 
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tarfile
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
 from kill_points import killed_at
 
 from platform_assets.errors import BackupError, StateError
+from platform_assets.specs.events import Event
 from resources.artifacts import FolderArtifactStore
 from resources.audit import SqliteAuditLog
 from resources.audit_signature import HeadSigner
-from resources.backups import back_up, restore
+from resources.backups import _copies, back_up, restore
 from resources.delta_tables import DeltaTableStore
+from resources.events import INBOX, OUTBOX, open_queue
 from resources.settings import Home
 
 
@@ -63,6 +67,23 @@ def test_a_restored_home_has_the_same_log_tables_and_artefacts_and_goes_on(home,
     log.append("after", subject="m", actor="x", detail={})
     assert log.verify() == 2
     assert f'"{there.releases}/d"' in (there.serving / "state.json").read_text()
+
+
+def test_an_event_that_was_acted_on_during_the_backup_is_in_it_as_one_that_waits(home, tmp_path):
+    inbox, outbox = (open_queue(name, url=None, path=home.events) for name in (INBOX, OUTBOX))
+    waits = Event(id="1", source="/tests", type="falaj.labels.landed", time=datetime.now(UTC), data={"model": "m"})
+    inbox.publish(waits)
+    home.instance.mkdir()
+    sqlite3.connect(home.instance / "runs.sqlite").execute("PRAGMA user_version = 1").connection.close()
+    copies = _copies(home, tmp_path, None)
+    assert next(copies)[0] == "instance/runs.sqlite"
+    inbox.acknowledge("falaj", [one.token for one in inbox.claim("falaj")])  # its run stands in no copy
+    outbox.publish(waits)
+    for name, copy in copies:
+        if name == "events.sqlite":
+            shutil.copyfile(copy, tmp_path / name)
+    there = [open_queue(name, url=None, path=tmp_path / "events.sqlite") for name in (INBOX, OUTBOX)]
+    assert [queue.waiting("falaj") for queue in there] == [1, 1]
 
 
 def test_keys_lie_apart_and_what_is_of_this_machine_is_left_out(home, taken):
@@ -168,8 +189,6 @@ def test_an_archive_with_a_file_outside_of_it_is_refused(taken, tmp_path):
 
 
 def test_a_log_that_was_forged_is_not_brought_back(home, tmp_path):
-    import sqlite3
-
     with sqlite3.connect(home.state) as state:
         state.execute("DROP TRIGGER audit_no_update")
         state.execute("UPDATE audit SET actor = 'me'")

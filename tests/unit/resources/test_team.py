@@ -5,9 +5,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from postgres_process import own_database
+from redis_process import run_redis
 
 from platform_assets import cli
 from platform_assets.errors import SettingsError
@@ -128,6 +130,39 @@ def test_a_user_who_may_make_no_schema_is_told_what_to_run(postgres, redis_serve
     guest = {"url": database.replace("falaj@", "guest@")}
     with pytest.raises(SettingsError, match=r"GRANT CREATE ON DATABASE own_[0-9a-f]+ TO guest"):
         ask_servers(TeamSpec.model_validate({"postgresql": guest, "redis": {"url": redis_server}}), Path("team.toml"))
+
+
+@pytest.mark.usefixtures("redis_server")  # skips where there is none
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("appendonly", "no", "keeps no append-only file, so events that were taken are gone when it is started again; set appendonly yes"),
+        ("maxmemory", "100mb", None),
+    ],
+)
+def test_a_redis_that_loses_or_drops_events_is_refused(tmp_path, postgres, setting, value, said):
+    team = {"postgresql": {"url": own_database(postgres)}}
+    with run_redis(tmp_path) as url, closing(redis.Redis.from_url(url)) as server:
+        spec = TeamSpec.model_validate({**team, "redis": {"url": url}})
+        server.config_set(setting, value)
+        if said is None:
+            ask_servers(spec, Path("team.toml"))  # full it refuses to take more, and drops nothing
+            server.config_set("maxmemory-policy", "allkeys-lru")
+            said = "drops keys when memory is short (maxmemory-policy allkeys-lru), events with them; set noeviction"
+        with pytest.raises(SettingsError) as refused:
+            ask_servers(spec, Path("team.toml"))
+    assert [(fault.field, said in fault.message) for fault in refused.value.faults] == [("redis", True)]
+
+
+def test_a_password_file_that_others_can_read_is_told_before_libpq_passes_over_it(tmp_path, postgres, redis_server):
+    passfile = tmp_path / "pgpass"
+    passfile.write_text("*:*:*:*:x")
+    passfile.chmod(0o644)
+    team = {"postgresql": {"url": own_database(postgres), "passfile": str(passfile)}, "redis": {"url": redis_server}}
+    with pytest.raises(SettingsError, match=f"can be read by others, so it is not used; run: chmod 600 {passfile}"):
+        ask_servers(TeamSpec.model_validate(team), Path("team.toml"))
+    passfile.chmod(0o600)
+    ask_servers(TeamSpec.model_validate(team), Path("team.toml"))
 
 
 def test_the_command_says_it_all_and_ends_with_one(tmp_path, monkeypatch, capsys):
