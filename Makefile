@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/schemas),)
 export FALAJ_SCHEMAS ?= ../shared/schemas
 endif
 
-.PHONY: help setup run test lint snapshot verify bundle approve rollback ui up-team down bench clean
+.PHONY: help setup run test lint scan snapshot verify bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -34,6 +34,9 @@ lint: setup ## ruff, types, import contracts, declarations, reference
 	@$(PYTHON) -m platform_assets.cli check
 	@$(PYTHON) -m platform_assets.reference --check
 	@DAGSTER_DISABLE_TELEMETRY=1 .venv/bin/dg check defs
+
+scan: setup ## packages, files and code of this tree, or the packages of IMAGE, held against ADVISORIES (docs/how-to/scan-what-is-shipped.md)
+	@$(PYTHON) -m platform_assets.scans $(if $(IMAGE),--image '$(IMAGE)') $(if $(ADVISORIES),--advisories '$(ADVISORIES)')
 
 snapshot: setup ## hold the graph of assets, jobs and sensors against the committed one
 	@$(PYTHON) -m pytest tests/definitions/test_loading.py

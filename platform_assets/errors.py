@@ -20,6 +20,7 @@ FalajError
 │       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
 ├── BackupError          a backup cannot be taken, or is altered, cut off, or without its keys
+├── ScanError            a scan could audit nothing, or an exception from one is malformed or has run out
 ├── SettingsError        a settings file is wrong, or a server that it names does not answer; lists every fault
 └── StateError           FALAJ_HOME is held by another process, or holds something else
     └── OutageError      a server or a disk that keeps state is away; the same may succeed later
@@ -133,6 +134,10 @@ class AdmissionError(FalajError):
 
 class BackupError(FalajError):
     """A backup cannot be taken, or one is altered, cut off, or without its keys."""
+
+
+class ScanError(FalajError):
+    """A scan could audit nothing, or an exception from one is malformed or has run out."""
 
 
 class SettingsError(FalajError):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 CI = Path(__file__).resolve().parents[3] / "infra" / "ci"
-ORDER = ["lint", "snapshot", "test", "run", "verify", "approve", "run", "bundle", "rollback"]
+ORDER = ["lint", "scan", "snapshot", "test", "run", "verify", "approve", "run", "bundle", "rollback"]
 BY_HAND = {"approve", "rollback"}
 
 
