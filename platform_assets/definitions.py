@@ -12,6 +12,7 @@ from platform_assets.components.executors import executor_of
 from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
 from platform_assets.ports import Watcher
+from resources.dagster_instance.gate import admission_of
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
 
@@ -20,9 +21,8 @@ SHIPPED = CHECKOUT / "platform_assets" / "defs"
 
 def build_platform_defs(parts: Parts) -> dg.Definitions:
     """Build what holds for every model: the parts, the executor, jobs, schedules and sensors."""
-    return dg.Definitions.merge(
-        dg.Definitions(resources={"parts": parts}, executor=executor_of(parts.settings.steps)), build_automation(parts)
-    )
+    executor = executor_of(parts.settings.steps, admission=lambda: admission_of(parts))
+    return dg.Definitions.merge(dg.Definitions(resources={"parts": parts}, executor=executor), build_automation(parts))
 
 
 def build_defs(parts: Parts) -> dg.Definitions:

@@ -31,13 +31,22 @@ class Admission:
     ledger: ports.Ledger
     now: Callable[[], float] = time.time
 
-    def ask(self, run_id: str, keys: Sequence[Sequence[str]], *, still_going: StillGoing, approved: bool = False) -> Verdict:
+    def ask(
+        self,
+        run_id: str,
+        keys: Sequence[Sequence[str]],
+        *,
+        still_going: StillGoing,
+        approved: bool = False,
+        elsewhere: Mapping[tuple[str, ...], str] | None = None,
+    ) -> Verdict:
         """Judge a run; an admitted one is promised what it is expected to cost, until it ends. An approved one is promised it anyway.
 
         `still_going` says which of these runs, as far as they are known, have not ended: what was promised to others is forgotten first.
+        `elsewhere` names the profiles of assets that would run on another than the declared one.
         """
         month = Month.of(self.now())
-        bills = self.bills(keys)
+        bills = self.bills(keys, elsewhere=elsewhere)
         breaches = [f"{breach.sentence}." for breach in find_breaches(self.catalogue, keys)]
         self._settle(still_going)
         verdicts: list[Verdict] = []
@@ -52,13 +61,14 @@ class Admission:
         self.ledger.promise(run_id, month=month, judge=decide)
         return verdicts[-1]
 
-    def bills(self, keys: Sequence[Sequence[str]]) -> list[Bill]:
+    def bills(self, keys: Sequence[Sequence[str]], *, elsewhere: Mapping[tuple[str, ...], str] | None = None) -> list[Bill]:
         """Return what each payer's part of a run is expected to cost."""
         needs: dict[Payer, list[Need]] = {}
         run_model = run_model_of(keys, models=self.catalogue.models)
         for key in keys:
             payer = payer_of(key, models=self.catalogue.models, run_model=run_model)
-            asked = asked_of(*self.catalogue.profile_of_asset(key))
+            name = (elsewhere or {}).get(tuple(key)) or self.catalogue.profile_of_asset(key)[0]
+            asked = asked_of(name, self.catalogue.compute.profiles[name])
             needs.setdefault(payer, []).append(Need(*payer, stage_of(key), asked))
         return [self._bill(payer, parts) for payer, parts in needs.items() if payer[0] != NOBODY]
 

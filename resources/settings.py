@@ -71,6 +71,11 @@ class Home:
         return self.root / "serving"
 
     @property
+    def replicas(self) -> Path:
+        """Folders of inference servers behind a load balancer, one each; their logs are brought into the home's own."""
+        return self.root / "serving-replicas"
+
+    @property
     def state(self) -> Path:
         """SQLite database of clock, ledger and audit log."""
         return self.root / "state.sqlite"
@@ -189,6 +194,7 @@ class Settings:
     serve_workers: int = 1
     serve_url: str | None = None
     steps: str = "process"
+    profile: str | None = None
     notices: NoticeSettings = NoticeSettings()
     identity: IdentitySettings = IdentitySettings()
     team: TeamSpec | None = None
@@ -225,6 +231,7 @@ def read_settings() -> Settings:
         serve_workers=_read_workers(),
         serve_url=_read_serve_url(),
         steps=_read_steps(),
+        profile=_chosen("FALAJ_PROFILE"),
         notices=_read_notices(),
         identity=_read_identity(),
         elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),

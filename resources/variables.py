@@ -88,6 +88,11 @@ VARIABLES = {
         Variable(
             "FALAJ_STEPS", "process", "What executes a run's steps: process, one for all of them, or pods, one of Kubernetes for each."
         ),
+        Variable(
+            "FALAJ_PROFILE",
+            "",
+            "Profile of the step that this process executes, in a pod that is tried again with more memory. Left out, the declared one.",
+        ),
         Variable("FALAJ_WEB_PORT", "3000", "Port of the web UI on loopback."),
         Variable(
             "FALAJ_WEB_URL", "", "Address under which people reach the web UI, behind a proxy with TLS. Left out, loopback and the port."

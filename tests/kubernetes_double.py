@@ -22,10 +22,27 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from forking import fork_after
+from kubernetes_streams import PodStreams
 
 _PATH = re.compile(r"^/(?:api/v1|apis/batch/v1)/namespaces/([^/]+)/(jobs|pods|events)(?:/([^/]+))?(?:/(status|log))?$")
+_UNAVAILABLE = {"kind": "Status", "status": "Failure", "reason": "ServiceUnavailable", "code": 503}
 Object = dict[str, Any]
 Fault = Callable[["Cluster", Object], bool]  # called when a pod runs; true where it ends with that
+
+
+def hurry() -> None:
+    """Let this process's client ask again after a tenth of a second, not ten."""
+    from dagster_k8s import client
+
+    for name in ("k8s_api_retry", "k8s_api_retry_creation_mutation"):
+        retry = getattr(client, name)
+        if not hasattr(retry, "hurried"):
+
+            def hurried(asked: Any, *, max_retries: int, timeout: float, _retry: Any = retry) -> Any:
+                return _retry(asked, max_retries=max_retries, timeout=timeout / 100)
+
+            hurried.hurried = True  # type: ignore[attr-defined]
+            setattr(client, name, hurried)
 
 
 def run_command(arguments: list[str], environment: dict[str, str], log: str) -> None:
@@ -39,17 +56,19 @@ def run_command(arguments: list[str], environment: dict[str, str], log: str) -> 
         signal.signal(number, signal.default_int_handler)
     from dagster._cli import create_dagster_cli
     from dagster._core.executor.step_delegating import StepDelegatingExecutor
-    from dagster_k8s import client
 
-    retry = client.k8s_api_retry
     begin = StepDelegatingExecutor.__init__
     StepDelegatingExecutor.__init__ = lambda self, *args, **more: begin(self, *args, check_step_health_interval_seconds=1, **more)  # type: ignore[method-assign]
-    client.k8s_api_retry = lambda asked, *, max_retries, timeout: retry(asked, max_retries=max_retries, timeout=timeout / 100)
+    hurry()
     if arguments[:2] == ["python", "-m"]:
         arguments = arguments[2:]
     assert arguments[0] == "dagster", arguments[:3]
     sys.argv = arguments
     create_dagster_cli()(arguments[1:])
+
+
+def _container(container: Object, state: Object) -> Object:
+    return {"name": container["name"], "ready": "running" in state, "restartCount": 0, "image": "", "imageID": "", "state": state}
 
 
 class Cluster:
@@ -60,10 +79,16 @@ class Cluster:
         self.faults: list[Fault] = []
         self.met = 0  # faults so far
         self.is_away, self.refused = False, 0  # a load balancer before no API server answers 503
+        self.deaf = self.mute = 0  # so many new jobs are refused with 503, and then so many taken in and answered so
+        self.unpullable: Callable[[Object], bool] = lambda _: False
+        self.streams = PodStreams()
         self.folder, self._config_maps, self._numbers = folder, config_maps, itertools.count(1)
         self._lock = threading.RLock()
         self._processes: dict[str, Any] = {}
-        self._forks = fork_after("dagster", "dagster._cli", "dagster_k8s", "resources.dagster_instance.k8s_launcher")
+        self._forks = fork_after(
+            "dagster", "dagster._cli", "dagster_k8s", "numpy", "platform_assets.specs.catalogue", "resources.dagster_instance.k8s_launcher",
+            "resources.dagster_instance.k8s_steps", "resources.dagster_instance.larger", "resources.admission", "resources.ledger",
+        )  # fmt: skip
         cluster = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -83,6 +108,7 @@ class Cluster:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self) -> None:
+        self.streams.close()
         for process in self._processes.values():
             process.kill()
             process.join()
@@ -114,6 +140,10 @@ class Cluster:
         with self._lock:
             del self.objects["pods", pod["metadata"]["namespace"], pod["metadata"]["name"]]
 
+    def forget(self, job: Object) -> None:
+        with self._lock:
+            del self.objects["jobs", job["metadata"]["namespace"], job["metadata"]["name"]]
+
     def close_gate(self, name: str) -> Path:
         """Let steps that look at HOLD wait from now on; pods that start after `open_gate` do not."""
         gate = self.folder / f"gate-{name}"
@@ -127,12 +157,17 @@ class Cluster:
     # the API
     def _answer(self, handler: BaseHTTPRequestHandler, method: str) -> None:
         body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
-        if self.is_away:
-            self.refused += 1
-            code, value = 503, {"kind": "Status", "status": "Failure", "reason": "ServiceUnavailable", "code": 503}
+        if self.is_away or (method == "POST" and self.deaf):
+            self.refused, self.deaf = self.refused + 1, max(0, self.deaf - 1)
+            code, value = 503, _UNAVAILABLE
+        elif (stream := self.streams.asked(handler.path)) is not None:
+            stream(handler)
+            return
         else:
             with self._lock:
                 code, value = self._do(method, handler.path, json.loads(body) if body else {})
+                if method == "POST" and self.mute:
+                    self.mute, code, value = self.mute - 1, 503, _UNAVAILABLE
         text = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         handler.send_response(code)
         handler.send_header("content-type", "text/plain" if isinstance(value, str) else "application/json")
@@ -151,6 +186,8 @@ class Cluster:
             chosen = [one for (kind, space, _), one in self.objects.items() if (kind, space) == (plural, namespace)]
             selector = parse_qs(parts.query).get("labelSelector", [""])[0]
             wanted = dict(one.split("=", 1) for one in selector.replace("==", "=").split(",") if one)
+            named = parse_qs(parts.query).get("fieldSelector", [""])[0].partition("metadata.name=")[2]
+            chosen = [one for one in chosen if not named or one["metadata"]["name"] == named]
             found = [one for one in chosen if wanted.items() <= (one["metadata"].get("labels") or {}).items()]
             return 200, {"kind": "List", "metadata": {"resourceVersion": str(next(self._numbers))}, "items": found}
         one = self.objects.get((plural, namespace, name))
@@ -159,7 +196,10 @@ class Cluster:
         if method == "DELETE":
             del self.objects[plural, namespace, name]
             for pod in [pod for pod in self.of_kind("pods") if pod["metadata"]["labels"].get("job-name") == name]:
-                self._processes[pod["metadata"]["name"]].terminate()
+                if (process := self._processes.get(pod["metadata"]["name"])) is not None:
+                    process.terminate()
+                else:
+                    del self.objects["pods", namespace, pod["metadata"]["name"]]
             return 200, {"kind": "Status", "status": "Success"}
         if part == "log":
             return 200, (self.folder / f"{name}.log").read_text()
@@ -172,7 +212,10 @@ class Cluster:
         body["metadata"].update(namespace=namespace, uid=f"u{next(self._numbers)}", resourceVersion=str(next(self._numbers)))
         body["status"] = {"active": 1}
         self.objects[key] = body
-        threading.Thread(target=self._run, args=(body,), daemon=True).start()
+        if plural == "pods":
+            self.streams.start(body)
+        else:
+            threading.Thread(target=self._run, args=(body,), daemon=True).start()
         return 201, body
 
     # job controller and kubelet in one
@@ -186,6 +229,11 @@ class Cluster:
             "status": {"phase": "Running", "startTime": datetime.now(UTC).isoformat()},
         }  # fmt: skip
         (container,) = template["spec"]["containers"]
+        if self.unpullable(pod):
+            told = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{container["image"]}"'}
+            pod["status"] = {"phase": "Pending", "containerStatuses": [_container(container, {"waiting": told})]}
+            self.objects["pods", namespace, name] = pod
+            return
         arguments = [*(container.get("command") or ()), *(container.get("args") or ())]
         process = self._forks.Process(
             target=run_command, args=(arguments, self._environment(container, pod), str(self.folder / f"{name}.log")), daemon=False
@@ -207,16 +255,7 @@ class Cluster:
             }
             pod["status"].update(
                 phase="Succeeded" if good else "Failed",
-                containerStatuses=[
-                    {
-                        "name": container["name"],
-                        "ready": False,
-                        "restartCount": 0,
-                        "image": "",
-                        "imageID": "",
-                        "state": {"terminated": ended},
-                    }
-                ],
+                containerStatuses=[_container(container, {"terminated": ended})],
             )
             job["status"] = {"succeeded": 1} if good else {"failed": 1}
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
 
-from platform_assets.errors import FalajError
+from platform_assets.errors import FalajError, StateError
 from platform_assets.specs.records import from_mapping, to_json
+from platform_assets.specs.words import listed
 from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
 from platform_assets.stages.placement.resolution import Placement, describe, resolve
 from resources.dagster_instance.gate import MODEL_TAG, launcher_of
@@ -94,7 +95,7 @@ class Step:
         from resources.machine import look_at_machine
 
         compute = self.parts.catalogue.compute
-        name = profile or self.parts.catalogue.profile_of_asset(self.context.asset_key.path)[0]
+        name = profile or profile_here(self.context.asset_key.path, self.parts)
         placement = resolve(compute.profiles[name], name=name, machine=look_at_machine(), threads=threads)
         self.placed.append(placement)
         self.say(f"{'/'.join(self.context.asset_key.path)} {placement.sentence}.")
@@ -103,6 +104,14 @@ class Step:
     def say(self, sentence: str) -> None:
         """Write one line into the run's log."""
         self.context.log.info(sentence)
+
+
+def profile_here(key: Sequence[str], parts: Parts) -> str:
+    """Return the profile that a step runs on: the asset's, or the larger one that its pod was given after one before ran out of memory."""
+    given, profiles = parts.settings.profile, parts.catalogue.compute.profiles
+    if given is not None and given not in profiles:
+        raise StateError(f"FALAJ_PROFILE is {given!r}; declared are {listed(profiles)}; unset it, or start the run again.")
+    return given or parts.catalogue.profile_of_asset(key)[0]
 
 
 def held_on(profile: str, parts: Parts) -> Asked:
@@ -182,7 +191,8 @@ def _compute_metadata(step: Step, outcome: Outcome) -> dict[str, Any]:
     """What the asset's profile asks for, and what it got; only a started program is bounded."""
     from resources.machine import look_at_machine
 
-    asked = describe(*step.parts.catalogue.profile_of_asset(step.context.asset_key.path))
+    name = profile_here(step.context.asset_key.path, step.parts)
+    asked = describe(name, step.parts.catalogue.compute.profiles[name])
     here = {"gpus": 0, "device": "cpu", "processes": 1, "cores": len(look_at_machine().cores), "bounded": False}
     got = {**asdict(step.placed[-1].got), "bounded": True} if step.placed else here
     if outcome.metadata.get("reused") is True:
@@ -194,7 +204,7 @@ def _measured(key: Sequence[str], context: dg.AssetExecutionContext, parts: Part
     """Open the ledger for a step, by the same rules by which admission expected its cost."""
     catalogue = parts.catalogue
     tenant, model = payer_of(key, models=catalogue.models, run_model=context.run.tags.get(MODEL_TAG))
-    asked = held_on(catalogue.profile_of_asset(key)[0], parts)
+    asked = held_on(profile_here(key, parts), parts)
     return parts.ledger.measure(model=model, stage=stage_of(key), run_id=context.run.run_id, tenant=tenant, asked=asked)
 
 

@@ -18,7 +18,7 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.live import Watched, telemetry_metadata, watching
 from platform_assets.components.own_network import digest_source
-from platform_assets.components.step import Outcome, Step, fingerprint, picture
+from platform_assets.components.step import Outcome, Step, fingerprint, picture, profile_here
 from platform_assets.components.training_run import TrainingJob, describe_attempts, hold_training, train
 from platform_assets.errors import GivenUpError, TrainingError
 from platform_assets.specs.dataset import DatasetSpec
@@ -110,7 +110,7 @@ def _obtain(
         known = artefacts.recall(mark)  # another run may have stored it while this one waited
         if known is not None:
             return Teacher(*known, reused=True, mlflow_run=None)
-        data, (profile, _) = artefacts.path(training_set.digest), step.parts.catalogue.profile_of(model.name, "trained")
+        data, profile = artefacts.path(training_set.digest), profile_here(keys.model_key(model.name, "trained"), step.parts)
         watched = Watched(step.context.asset_key.path, model=model.name, tenant=model.tenant)
         try:
             with watching(step, watched, out=place.out) as watch:

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
+from dagster import Field, IntSource
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster_k8s.container_context import K8sContainerContext
-from dagster_k8s.job import UserDefinedDagsterK8sConfig
+from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_job_name_from_run_id
 from dagster_k8s.launcher import K8sRunLauncher
 
 from platform_assets.stages.placement.binding import bind_pod
+from resources.dagster_instance.k8s_patience import patiently
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
+    from dagster._core.launcher import LaunchRunContext, ResumeRunContext
 
 STEP_EXECUTOR = "k8s"  # gives each step a pod of its own, which dagster-k8s builds from the step's tags and never from the run's
+_GONE = "could not be found"  # dagster-k8s's words for a job that is not there, as against an answer that is not
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long is waited for what may come yet, and how often a step is tried again whose pod the cluster took away."""
+
+    image_wait_seconds: int = 300
+    api_wait_seconds: int = 300
+    pod_retries: int = 3
 
 
 class BoundK8sRunLauncher(K8sRunLauncher):
@@ -23,6 +39,46 @@ class BoundK8sRunLauncher(K8sRunLauncher):
     not. Here a run that executes its steps in its own pod gets what they are bound to, and one whose steps have pods of their own gets
     the launcher's configured share alone.
     """
+
+    def __init__(self, *, limits: Limits | None = None, **more: Any) -> None:
+        super().__init__(**more)
+        self.limits = limits or Limits()
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return the fields of dagster-k8s, and those of `Limits`."""
+        ours = {name: Field(IntSource, is_required=False, default_value=value) for name, value in asdict(Limits()).items()}
+        return {**super().config_type(), **ours}
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> BoundK8sRunLauncher:
+        """Make it of what the instance's file says."""
+        names = asdict(Limits())
+        limits = Limits(**{name: value for name, value in config_value.items() if name in names})
+        return cls(inst_data=inst_data, limits=limits, **{name: value for name, value in config_value.items() if name not in names})
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Make the run's job, once; an API server that is away is waited for."""
+        self._launch(lambda: super(BoundK8sRunLauncher, self).launch_run(context), get_job_name_from_run_id(context.dagster_run.run_id))
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Make the job of a new worker for a run whose worker has died; the steps' own pods go on meanwhile."""
+        job = get_job_name_from_run_id(context.dagster_run.run_id, resume_attempt_number=context.resume_attempt_number)
+        self._launch(lambda: super(BoundK8sRunLauncher, self).resume_run(context), job)
+
+    def _launch(self, launch: Callable[[], None], job: str) -> None:
+        def ask() -> None:
+            if self._api_client.get_job_status(job, self.job_namespace) is None:  # an earlier try may have been heard, and not answered
+                launch()
+
+        patiently(ask, seconds=self.limits.api_wait_seconds)
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Ask for the run's job; no answer is no death: a run would be failed, or get a second worker beside the one that lives."""
+        found = super().check_run_worker_health(run)
+        if found.status == WorkerStatus.UNKNOWN and _GONE not in (found.msg or ""):
+            return CheckRunHealthResult(WorkerStatus.RUNNING, f"The API server did not answer; it is asked again. {found.msg}")
+        return found
 
     def get_container_context_for_run(self, dagster_run: DagsterRun) -> K8sContainerContext:
         """Return the pod of a run; StageError where one pod would have to hold a GPU for steps without one."""
