@@ -22,6 +22,7 @@ from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.log_counts import read_counts
 from platform_assets.stages.serving.online import FILE_NAME
 from platform_assets.stages.serving.prediction_log import close_left_overs, closed_segments
+from resources.replicas import count, gather
 from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
 
@@ -218,11 +219,12 @@ class LocalServing:
             close_left_overs(self._settings.home.serving / "log")
         else:
             self._ask("POST", model, "rotate", {})
+        gather(self._settings.home.replicas, self._settings.home.serving / "log")
         return log_lines(self._settings.home.serving / "log" / model)
 
     def log_counts(self, model: str) -> LogCounts:
         """Rows answered and what became of them; read from files, whether a server runs or not."""
-        return read_counts(self._settings.home.serving / "log" / model)
+        return read_counts(self._settings.home.serving / "log" / model) + count(self._settings.home.replicas, model)
 
     def _ask(self, method: str, model: str, verb: str = "", body: Any = None) -> Any:
         token = mint(self._settings.home.keys, scopes=("admin",), seconds=_ADMIN_TOKEN_SECONDS, subject="platform")

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from platform_assets.errors import Fault, SettingsError, StateError
+from platform_assets.errors import FalajError, Fault, SettingsError, StateError
 from platform_assets.specs.team import PostgresqlSpec, RedisSpec, StoreSpec, TeamSpec, spec_of
 
 if TYPE_CHECKING:
@@ -171,3 +171,25 @@ def _fault(path: Path, error: Any) -> Fault:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def main() -> int:
+    """Ask the servers that the environment names, before what needs them starts: `python -m resources.team`."""
+    import sys
+
+    from resources.settings import read_settings
+
+    try:
+        settings = read_settings()
+        if settings.team is None or settings.team_file is None:
+            raise StateError("There is no team: FALAJ_ENV is not team, so there are no servers to ask.")
+        ask_servers(settings.team, settings.team_file)
+    except FalajError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"The servers of {settings.team_file} answer, and hold what is needed.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,6 +9,7 @@ whose it is and under whose law, `falaj.ae/sensitive` that its work stays on the
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 
 from platform_assets.errors import Fault
@@ -16,6 +17,7 @@ from platform_assets.stages.cluster.workloads import Manifest, Workload, name_of
 
 TENANT, JURISDICTION, SENSITIVE, SITE = "falaj.ae/tenant", "falaj.ae/jurisdiction", "falaj.ae/sensitive", "falaj.ae/site"
 PREMISES = "onprem"
+ENVIRONMENT, TEAM = "falaj-environment", "falaj-team"  # ConfigMaps that every process of a tenant reads
 _PINNED = re.compile(r"(?:@sha256:[0-9a-f]{64}|:(?!latest$)[\w][\w.-]*)$")
 _EVERYWHERE = ("0.0.0.0/0", "::/0")
 
@@ -187,9 +189,47 @@ def secrets_are_elsewhere(manifests: Sequence[Manifest]) -> Iterator[Fault]:
             yield Fault(name_of(one), "data", "a secret's value stands in the manifest; use an ExternalSecret")
 
 
+def state_is_on_servers(manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """Nothing keeps an SQLite database on a volume that several nodes mount: its locks are not theirs."""
+    shared = {
+        (namespace_of(one), _name(one))
+        for one in _of_kind(manifests, "PersistentVolumeClaim")
+        if set((one.get("spec") or {}).get("accessModes") or ()) & {"ReadWriteMany", "ReadOnlyMany"}
+    }
+    for work in workloads(manifests):
+        claims = {(work.namespace, (one.get("persistentVolumeClaim") or {}).get("claimName")) for one in work.pod.get("volumes") or ()}
+        if claims & shared:
+            for path, container in work.containers():
+                told = [*(container.get("args") or ()), *(one.get("value", "") for one in container.get("env") or ())]
+                if any("sqlite:" in str(text) for text in told):
+                    yield Fault(work.where, path, "it keeps an SQLite database on a volume of several nodes; name the team's PostgreSQL")
+    for one in _of_kind(manifests, "ConfigMap"):
+        if _name(one) == ENVIRONMENT and (one.get("data") or {}).get("FALAJ_ENV") != "team":
+            found = (one.get("data") or {}).get("FALAJ_ENV")
+            yield Fault(name_of(one), "data.FALAJ_ENV", f"found {found!r}; write team, and name its servers in the tenant's team.toml")
+
+
+def servers_are_a_tenants_own(manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """No two tenants keep their state in one database or one place of the store: each would see the other's."""
+    owners: dict[str, str] = {}
+    for one in _of_kind(manifests, "ConfigMap"):
+        if _name(one) != TEAM:
+            continue
+        try:
+            told = tomllib.loads(str((one.get("data") or {}).get("team.toml", "")))
+        except tomllib.TOMLDecodeError as error:
+            yield Fault(name_of(one), "data.team.toml", f"it is no TOML: {error}")
+            continue
+        here = namespace_of(one)
+        for table in ("postgresql", "store"):
+            url = (told.get(table) or {}).get("url")
+            if url is not None and (owner := owners.setdefault(url, here)) != here:
+                yield Fault(name_of(one), f"data.team.toml.{table}.url", f"{url} is that of {owner}; each tenant has one of its own")
+
+
 RULES: tuple[Callable[[Sequence[Manifest]], Iterator[Fault]], ...] = (
     pods_are_confined, containers_have_limits, images_are_pinned, tenants_have_quotas, tenants_are_fenced, work_stays_in_its_jurisdiction,
-    networks_are_closed, rights_are_named, secrets_are_elsewhere,
+    networks_are_closed, rights_are_named, secrets_are_elsewhere, state_is_on_servers, servers_are_a_tenants_own,
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--oidc-issuer", help="takes tokens of this OIDC issuer, too, by their scope; as its tokens name it")
     parser.add_argument("--oidc-audience", default=AUDIENCE, help="audience that its tokens must have")
     parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
+    parser.add_argument("--follow", type=Path, help="state file of another server: what it has taken live is served here, too")
+    parser.add_argument("--close-log-seconds", type=float, default=math.inf, help="age at which a segment of the prediction log is closed")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting process ends")
     options = parser.parse_args(arguments)
     if (options.tls_cert is None) != (options.tls_key is None):
@@ -48,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--memory-mb {options.memory_mb}: right would be at least 1")
     if options.online is not None and options.team is not None:
         parser.error("--online and --team exclude each other: newest values are in the one or in the other")
+    if not options.close_log_seconds > 0:
+        parser.error(f"--close-log-seconds {options.close_log_seconds:g}: right would be more than 0")
     if options.die_with_parent:
         _die_with_parent()
     try:
@@ -65,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
                 oidc=(options.oidc_issuer, options.oidc_audience) if options.oidc_issuer else None,
                 grpc_port=options.grpc_port,
                 memory_bytes=options.memory_mb and options.memory_mb << 20,
+                follow=options.follow,
+                close_log_seconds=options.close_log_seconds,
             )
         )
     except FalajError as error:

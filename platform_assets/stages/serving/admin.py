@@ -65,6 +65,21 @@ class Admin:
             route.fault = fault
             await self._fleet.apply(model, traffic)
 
+    async def follow(self, model: str, *, digest: str, path: Path) -> None:
+        """Take a release live that another server has taken live, and tried; ServingError leaves what is served as it was."""
+        async with self._turn:
+            known = self._routes.get(model)
+            if known is not None and known.live is not None and known.traffic == Traffic(live=digest, previous=known.traffic.previous):
+                return
+            held = known.loaded.get(digest) if known is not None else None
+            loaded = held or await self._load_release(path, model=model, digest=digest, champion=None)
+            route = self._routes.setdefault(model, Route(model))
+            route.loaded[digest] = loaded
+            traffic = route.checked(live=digest, challenger=None, mode="live", percent=0)
+            self._save(route, traffic)
+            route.apply(traffic)
+            await self._fleet.apply(model, traffic)
+
     async def ask(self, verb: str, model: str, body: dict[str, Any]) -> Any:
         """Carry out one verb; changes take their turn."""
         if verb in ("load", "traffic", "rotate"):

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 
 import uvloop
 
 from platform_assets.errors import ServingError
+from platform_assets.stages.serving.held import held
 from platform_assets.stages.serving.prediction_log import close_left_overs
 from platform_assets.stages.serving.supervisor import Supervisor
 from platform_assets.stages.serving.worker import ServerConfig, serve_alone, tls_context
@@ -29,7 +25,7 @@ def run_server(config: ServerConfig) -> None:
     tls_context(config.tls)  # before anything starts
     config.issuer()
     config.serving.mkdir(parents=True, exist_ok=True)
-    with _held(config.serving / "lock"):
+    with held(config.serving):
         (config.serving / "log").mkdir(exist_ok=True)
         close_left_overs(config.serving / "log")
         sockets = _bind(config.host, config.port, config.workers)
@@ -82,21 +78,3 @@ def _announce(config: ServerConfig, *, port: int) -> None:
     beside = file.with_suffix(".tmp")
     beside.write_text(json.dumps({"pid": os.getpid(), "url": f"http{'s' if config.tls else ''}://{place}"}))
     beside.replace(file)
-
-
-@contextmanager
-def _held(file: Path) -> Iterator[None]:
-    """One server a folder: two would write the same log and state."""
-    with file.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            raise ServingError(
-                f"{file.parent} is served already by process {stream.read().strip() or 'unknown'}; stop that one first"
-            ) from error
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            yield

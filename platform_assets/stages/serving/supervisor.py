@@ -25,6 +25,7 @@ from platform_assets.errors import FalajError, ServingError
 from platform_assets.stages.serving.admin import Admin
 from platform_assets.stages.serving.bundle import MODEL_FILE, Bundle, build_bundle, check_speed, read_files
 from platform_assets.stages.serving.fleet import Stored, merge_facts, merge_figures
+from platform_assets.stages.serving.following import followed
 from platform_assets.stages.serving.links import Link, LostError, pair
 from platform_assets.stages.serving.traffic import Route, Traffic
 from platform_assets.stages.serving.worker import BACKLOG, DRAIN_SECONDS, LAST_CALLS_SECONDS, ServerConfig, read_sealed, run_worker, seal
@@ -68,6 +69,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
         self._loop.run_until_complete(self._admin.restore())
+        following = followed(self._admin, self._config.follow)
+        self._loop.run_until_complete(following.__aenter__())  # it goes on in the pauses between forks
         announced = False
         try:
             while not self._stopping:
@@ -80,6 +83,7 @@ class Supervisor:
                     announced = True
                 self._loop.run_until_complete(self._watch())
         finally:
+            self._loop.run_until_complete(following.__aexit__(None, None, None))
             self._loop.run_until_complete(self._end_all())
             self._loop.close()
 

@@ -31,6 +31,7 @@ from platform_assets.stages.serving.aws import StoreReader
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.bundle import build_bundle
 from platform_assets.stages.serving.fleet import Alone, export_figures, give_back_memory, rotate_log
+from platform_assets.stages.serving.following import followed
 from platform_assets.stages.serving.grpc_server import GrpcServer
 from platform_assets.stages.serving.http import Connection, HttpServer
 from platform_assets.stages.serving.incidents import Denials, Incidents
@@ -71,6 +72,7 @@ class ServerConfig:
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
     log_to_disk: bool = False  # the prediction log outlives a loss of power
     close_log_seconds: float = math.inf  # age at which a segment of it is closed
+    follow: Path | None = None  # state file of another server whose live releases are served here, too
 
     def issuer(self) -> OidcIssuer | None:
         """The issuer beside our own; ServingError where it is no address."""
@@ -147,9 +149,10 @@ async def serve_alone(config: ServerConfig, listening: socket.socket, announce: 
     admin = Admin(process.app.routes, Alone(process.app, opener=config.opener()), serving=config.serving)
     process.app.admin = AdminRoutes(admin.ask)
     await admin.restore()
-    await process.listen(listening)
-    announce()
-    await stop.wait()
+    async with followed(admin, config.follow):
+        await process.listen(listening)
+        announce()
+        await stop.wait()
     await process.drain()
 
 

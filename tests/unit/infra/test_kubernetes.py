@@ -9,9 +9,11 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import kubernetes_validate
@@ -22,7 +24,8 @@ from platform_assets.stages.cluster.rules import judge
 from platform_assets.stages.cluster.workloads import Workload, workloads
 from platform_assets.stages.serving import __main__ as serving
 from platform_assets.stages.serving import pages
-from resources.settings import read_settings
+from resources.parts import database_of
+from resources.settings import Home, Settings, read_settings
 from resources.variables import VARIABLES
 
 OVERLAYS = ("onprem", "cloud", "hybrid", "edge")
@@ -36,7 +39,7 @@ PUBLISHED = {"InferenceService", "ScaledObject", "TrainJob", "TrainingRuntime"}
 FOREIGN = {  # variables that a library reads, and which
     "DAGSTER_HOME": "dagster", "DAGSTER_CURRENT_IMAGE": "dagster", "DAGSTER_POSTGRES_URL": "infra/dagster/cluster.yaml",
     "POD_NAMESPACE": "infra/dagster/cluster.yaml", "POD_NAME": "the pod itself", "SSL_CERT_FILE": "OpenSSL", "HOME": "every program",
-    "MLFLOW_DISABLE_TELEMETRY": "mlflow", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "torch",
+    "MLFLOW_DISABLE_TELEMETRY": "mlflow", "MLFLOW_BACKEND_STORE_URI": "mlflow", "PGPASSWORD": "libpq", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "torch",
 }  # fmt: skip
 
 
@@ -147,6 +150,43 @@ def test_the_sensitive_tenants_instance_differs_by_one_line(checkout: Path) -> N
     assert theirs == common
 
 
+def test_the_values_for_dagsters_chart_make_the_same_instance_and_the_same_pods(
+    checkout: Path, containers: dict[str, dict[str, Any]]
+) -> None:
+    values = yaml.safe_load((checkout / "infra" / "kubernetes" / "dagster-chart-values.yaml").read_text())
+    ours = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())
+    launcher = values["runLauncher"]["config"]["customRunLauncher"]
+    assert launcher["config"].pop("instance_config_map") == f"{values['fullnameOverride']}-instance"
+    ours["run_launcher"]["config"].pop("instance_config_map")
+    for one in (launcher, ours["run_launcher"]):
+        one["config"]["volumes"] = sorted(one["config"]["volumes"], key=str)
+        one["config"]["volume_mounts"] = sorted(one["config"]["volume_mounts"], key=str)
+    assert launcher == ours["run_launcher"]
+    daemon = values["dagsterDaemon"]
+    assert daemon["runCoordinator"]["config"]["customRunCoordinator"] == ours["run_coordinator"]
+    assert {_snake(name): value for name, value in daemon["runMonitoring"].items()} == ours["run_monitoring"]
+    assert {_snake(name): value for name, value in daemon["runRetries"].items()} == ours["run_retries"]
+    assert values["retention"]["sensor"]["purgeAfterDays"] == ours["retention"]["sensor"]["purge_after_days"]
+    assert values["additionalInstanceConfig"] == {"nux": ours["nux"], "concurrency": ours["concurrency"]}
+    (code,) = values["dagster-user-deployments"]["deployments"]
+    for made, base in ((code, containers["code"]), (daemon, containers["daemon"])):
+        assert made["resources"] == base["resources"]
+        assert made["securityContext"] == base["securityContext"]
+        assert f"{made['image']['repository']}:{made['image']['tag']}" == base["image"]
+        there = {mount["mountPath"] for mount in base["volumeMounts"]}
+        assert {mount["mountPath"] for mount in made["volumeMounts"]} <= there
+    assert set(code["dagsterApiGrpcArgs"]) <= set(containers["code"]["args"])
+    assert values["dagsterWebserver"]["replicaCount"] == 0  # ours stands behind the gateway
+    place = values["postgresql"]
+    team = tomllib.loads((checkout / "infra" / "kubernetes" / "tenants" / "hospitality" / "deployment" / "team.toml").read_text())
+    told = f"postgresql://{place['postgresqlUsername']}@{place['postgresqlHost']}:{place['service']['port']}/{place['postgresqlDatabase']}"
+    assert told == team["postgresql"]["url"]
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?=[A-Z])", "_", name).lower()
+
+
 def test_where_keda_scales_no_autoscaler_of_ours_does(rendered: dict[str, list[dict[str, Any]]]) -> None:
     kinds = {name: [one["kind"] for one in found] for name, found in rendered.items()}
     assert ("ScaledObject" in kinds["cloud"], "HorizontalPodAutoscaler" in kinds["cloud"]) == (True, False)
@@ -222,13 +262,94 @@ def test_every_variable_is_one_that_somebody_reads(
     assert asked <= told
 
 
-def test_the_settings_accept_what_the_manifests_set(everything: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    (data,) = {json.dumps(one["data"]) for one in everything if one["metadata"]["name"] == "falaj-environment"}
-    for name, value in json.loads(data).items():
+@pytest.fixture
+def tenants(rendered: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, dict[str, str]]]:
+    """What each tenant's ConfigMaps hold, by namespace and name."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for one in rendered["hybrid"]:
+        if one["kind"] == "ConfigMap":
+            found.setdefault(one["metadata"]["namespace"], {})[one["metadata"]["name"]] = one["data"]
+    return found
+
+
+def _as_a_process(held: dict[str, dict[str, str]], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Read the settings as a process of the tenant does, the mounted files under `folder`."""
+    for name, value in held["falaj-environment"].items():
         monkeypatch.setenv(name, value)
-    settings = read_settings()
-    assert (settings.steps, settings.serve_url, str(settings.home.root)) == ("pods", "https://rollout:8151", "/var/lib/falaj")
-    assert str(settings.home.serving) == "/var/lib/falaj/serving"
+    text = held["falaj-team"]["team.toml"].replace("/etc/falaj", str(folder))
+    for file in re.findall(rf'"({folder}[^"]*)"', text):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("x")
+    (folder / "team.toml").write_text(text)
+    monkeypatch.setenv("FALAJ_TEAM", str(folder / "team.toml"))
+    return read_settings()
+
+
+def test_the_settings_accept_what_the_manifests_set(
+    tenants: dict[str, dict[str, dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for held in tenants.values():
+        settings = _as_a_process(held, tmp_path, monkeypatch)
+        assert (settings.steps, settings.serve_url, str(settings.home.root)) == ("pods", "https://rollout:8151", "/var/lib/falaj")
+        assert str(settings.home.serving) == "/var/lib/falaj/serving"
+        assert held["falaj-environment"]["FALAJ_TEAM"] == "/etc/falaj/team/team.toml"
+
+
+def test_dagster_and_mlflow_are_told_the_database_that_the_team_file_names(
+    tenants: dict[str, dict[str, dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    for held in tenants.values():
+        settings, told = _as_a_process(held, tmp_path, monkeypatch), held["falaj-environment"]
+        for name, room in (("DAGSTER_POSTGRES_URL", "dagster"), ("MLFLOW_BACKEND_STORE_URI", "mlflow")):
+            wanted = database_of(settings, room)
+            assert wanted is not None
+            assert told[name] == wanted.replace(quote(str(tmp_path), safe=""), quote("/etc/falaj", safe=""))
+            assert "sslmode=verify-full" in told[name]
+            seen.add(told[name])
+    assert len(seen) == 2 * len(tenants) == 4  # a database a tenant
+
+
+def test_who_reads_the_team_file_has_it_and_what_it_names(rendered: dict[str, list[dict[str, Any]]], checkout: Path) -> None:
+    mounted = {"/etc/falaj/team": "falaj-team", "/etc/falaj/servers": "falaj-servers", "/etc/falaj/trust": "falaj-trust"}
+    readers = set()
+    for overlay in ("onprem", "cloud", "hybrid"):
+        for work in workloads(rendered[overlay]):
+            volumes = {one["name"]: one for one in work.pod.get("volumes", ())}
+            for path, container in work.containers():
+                sources = [one["configMapRef"]["name"] for one in container.get("envFrom", ()) if "configMapRef" in one]
+                if "falaj-environment" in sources:
+                    readers.add(path)
+                    found = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
+                    assert {at: _made_of(found[at]) for at in mounted} == mounted, (work.where, path)
+    assert readers == {"containers.code", "initContainers.servers", "containers.daemon", "containers.web", "containers.gateway"}
+    launcher = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())["run_launcher"]["config"]
+    volumes = {one["name"]: one for one in launcher["volumes"]}
+    found = {one["mountPath"]: volumes[one["name"]] for one in launcher["volume_mounts"]}
+    assert {at: _made_of(found[at]) for at in mounted} == mounted
+
+
+def _made_of(volume: dict[str, Any]) -> str:
+    return str(volume["configMap"]["name"] if "configMap" in volume else volume["secret"]["secretName"])
+
+
+def test_the_mounted_secret_holds_the_files_that_a_team_file_names(
+    everything: list[dict[str, Any]], tenants: dict[str, dict[str, dict[str, str]]]
+) -> None:
+    (template,) = {json.dumps(one["spec"]["target"]["template"]) for one in everything if one["metadata"]["name"] == "falaj-servers"}
+    made = set(json.loads(template)["data"])
+    for held in tenants.values():
+        assert set(re.findall(r'"/etc/falaj/servers/([^"]+)"', held["falaj-team"]["team.toml"])) == made
+
+
+def test_replicas_follow_the_rollout_and_their_logs_lie_where_they_are_gathered(containers: dict[str, dict[str, Any]]) -> None:
+    home = Home(Path("/var/lib/falaj"))
+    for name in ("inference", "kserve-container"):
+        assert f"--follow={home.serving / 'state.json'}" in containers[name]["args"]
+        (mount,) = [one for one in containers[name]["volumeMounts"] if one["mountPath"] == "/var/lib/serving"]
+        assert Path("/var/lib/falaj") / Path(mount["subPathExpr"]).parent == home.replicas
+        assert "--close-log-seconds=60" in containers[name]["args"]
+    assert f"--serving={home.serving}" in containers["rollout"]["args"]
 
 
 @pytest.mark.parametrize("name", ["inference", "rollout", "kserve-container"])
@@ -306,18 +427,18 @@ def test_the_gateway_is_reached_through_the_proxy_alone(containers: dict[str, di
     assert f"listen {containers['proxy']['ports'][0]['containerPort']} ssl;" in config
 
 
-def test_mlflow_serves_the_store_that_runs_write(containers: dict[str, dict[str, Any]]) -> None:
-    from resources.mlflow_registry import MlflowRegistry
-    from resources.settings import Home
-
-    told = dict(one.removeprefix("--").split("=", 1) for one in containers["mlflow"]["args"])
-    assert told["backend-store-uri"] == MlflowRegistry(Home(Path("/var/lib/falaj")).mlflow).uri
+def test_mlflow_serves_the_database_that_runs_write(containers: dict[str, dict[str, Any]]) -> None:
+    name = "MLFLOW_BACKEND_STORE_URI"
+    told = {one["name"]: one["valueFrom"] for one in containers["mlflow"]["env"] if "valueFrom" in one}
+    assert told[name]["configMapKeyRef"] == {"name": "falaj-environment", "key": name}
     found = importlib.util.find_spec("mlflow")
     assert found is not None
     assert found.origin is not None
     folder = Path(found.origin).parent
     options = (folder / "cli" / "__init__.py").read_text() + (folder / "utils" / "cli_args.py").read_text()
-    assert [name for name in told if f'"--{name}"' not in options] == []
+    assert f'envvar="{name}"' in options
+    given = [one.removeprefix("--").partition("=")[0] for one in containers["mlflow"]["args"]]
+    assert [name for name in given if f'"--{name}"' not in options] == []
 
 
 def test_the_trainer_takes_its_arguments_under_torchrun(everything: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,11 @@ kind: Role
 metadata: {name: r, namespace: falaj-x}
 rules: [{apiGroups: [batch], resources: [jobs], verbs: [get]}]
 ---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: home, namespace: falaj-x}
+spec: {accessModes: [ReadWriteMany]}
+---
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: d, namespace: falaj-x}
@@ -59,6 +64,7 @@ spec:
         nodeAffinity:
           requiredDuringSchedulingIgnoredDuringExecution:
             nodeSelectorTerms: [{matchExpressions: [{key: falaj.ae/jurisdiction, operator: In, values: [AE]}]}]
+      volumes: [{name: home, persistentVolumeClaim: {claimName: home}}]
       containers:
         - name: c
           image: registry.example/c:1.2
@@ -82,7 +88,8 @@ def refused(change: Callable[[dict[str, Any]], object]) -> list[str]:
 
 
 def test_what_is_as_it_should_be_is_not_refused() -> None:
-    assert judge(good()["all"]) == []
+    theirs = [_team(space, f"postgresql://a@b/{space}", f"s3://f/{space}") for space in ("falaj-x", "falaj-y")]
+    assert judge([*good()["all"], _config_map("falaj-environment", FALAJ_ENV="team"), *theirs]) == []
 
 
 def _terms(m: dict[str, Any]) -> list[dict]:
@@ -151,7 +158,31 @@ SPOILT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     ),
     "a star": (lambda m: m["Role"]["rules"][0].update(verbs=["*"]), "rules[0].verbs"),
     "a secret": (lambda m: m["all"].append({"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}}), "ExternalSecret"),
+    "SQLite for several nodes": (lambda m: m["container"].update(args=["--uri=sqlite:////home/a.db"]), "an SQLite database on a volume"),
+    "SQLite by a variable": (
+        lambda m: m["container"].update(env=[{"name": "U", "value": "sqlite:////home/a.db"}]),
+        "an SQLite database on a volume",
+    ),
+    "a laptop's parts": (lambda m: m["all"].append(_config_map("falaj-environment", FALAJ_STEPS="pods")), "data.FALAJ_ENV: found None"),
+    "a database of another tenant": (
+        lambda m: m["all"].extend(_team(space, "postgresql://a@b/c", f"s3://f/{space}") for space in ("falaj-x", "falaj-y")),
+        "ConfigMap/falaj-y/falaj-team: data.team.toml.postgresql.url: postgresql://a@b/c is that of falaj-x",
+    ),
+    "a place of another tenant": (
+        lambda m: m["all"].extend(_team(space, f"postgresql://a@b/{space}", "s3://f/c") for space in ("falaj-x", "falaj-y")),
+        "data.team.toml.store.url",
+    ),
+    "a team file that is none": (lambda m: m["all"].append(_config_map("falaj-team", **{"team.toml": "[postgresql"})), "it is no TOML"),
 }  # fmt: skip
+
+
+def _config_map(name: str, *, namespace: str = "falaj-x", **data: str) -> dict[str, Any]:
+    return {"kind": "ConfigMap", "metadata": {"name": name, "namespace": namespace}, "data": data}
+
+
+def _team(namespace: str, database: str, store: str) -> dict[str, Any]:
+    text = f'[postgresql]\nurl = "{database}"\n[store]\nurl = "{store}"\n'
+    return _config_map("falaj-team", namespace=namespace, **{"team.toml": text})
 
 
 @pytest.mark.parametrize("name", SPOILT)
