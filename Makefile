@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/schemas),)
 export FALAJ_SCHEMAS ?= ../shared/schemas
 endif
 
-.PHONY: help setup run test lint scan snapshot verify bundle approve rollback ui up-team down bench clean
+.PHONY: help setup run test lint scan snapshot verify gate images publish apply bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -47,6 +47,22 @@ verify: setup ## signature and every byte of MODEL's live release, and the audit
 
 bundle: setup ## one archive of MODEL's live release that installs offline (docs/how-to/run-at-the-edge.md)
 	@$(PYTHON) -m platform_assets.cli bundle $(or $(MODEL),$(error MODEL=NAME is missing)) --target edge
+
+gate: setup ## what the gate decided on MODEL's newest candidate, against bounds and champion
+	@$(PYTHON) -m platform_assets.cli release gate $(or $(MODEL),$(error MODEL=NAME is missing))
+
+images: setup ## build the three images on BASE=NAME:TAG as REGISTRY/falaj/...:VERSION (docs/how-to/build-images.md)
+	@for kind in inference platform trainer; do \
+		infra/docker/build.sh $$kind '$(or $(BASE),$(error BASE=NAME:TAG is missing))' \
+			'$(or $(REGISTRY),$(error REGISTRY=HOST is missing))/falaj/'$$kind':$(or $(VERSION),$(error VERSION=TAG is missing))' || exit 1; \
+	done
+
+publish: ## push those images and sign each by its digest with the cosign key KEY
+	@infra/docker/publish.sh '$(or $(REGISTRY),$(error REGISTRY=HOST is missing))' '$(or $(VERSION),$(error VERSION=TAG is missing))' \
+		'$(or $(KEY),$(error KEY=FILE is missing))'
+
+apply: setup ## judge the manifests of OVERLAY, apply them to kubectl's context CONTEXT, and wait until they run
+	@infra/kubernetes/apply.sh '$(or $(OVERLAY),$(error OVERLAY=NAME is missing))' '$(or $(CONTEXT),$(error CONTEXT=NAME is missing))'
 
 approve: setup ## the second person's word for RELEASE=MODEL@VERSION, with their token in TOKEN_FILE
 	@$(PYTHON) -m platform_assets.cli approve $(or $(RELEASE),$(error RELEASE=MODEL@VERSION is missing)) $(if $(TOKEN_FILE),--token-file '$(TOKEN_FILE)')

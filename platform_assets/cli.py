@@ -69,7 +69,7 @@ def run(
     json_file: Json = None,
 ) -> None:
     """Run the main job headless: materialise, gate, release, deploy, live traffic, drift, retraining, rollout."""
-    from platform_assets.main_job.run import run_main_job, write_json
+    from platform_assets.main_job.run import raise_refusals, run_main_job, write_json
     from platform_assets.main_job.tables import print_summary
 
     sources = _parse_sources(source or [])
@@ -78,6 +78,7 @@ def run(
     print_summary(result, settings, console)
     if json_file:
         write_json(json_file, result)
+    raise_refusals(result)
 
 
 def _parse_sources(pairs: list[str]) -> dict[str, str]:

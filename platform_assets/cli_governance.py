@@ -47,6 +47,15 @@ def verify_release(model: Model, version: Version = None) -> None:
     console.print(f"{model} {digest[:12]}: the signature and {files} files hold.")
 
 
+@release_app.command("gate")
+def ask_gate(model: Model) -> None:
+    """Say what the gate decided on the newest candidate, against bounds and champion. Exit status 1 where it was refused."""
+    from platform_assets.main_job import releases
+    from platform_assets.main_job.operations import open_parts
+
+    console.print(f"{model}: {releases.gate_sentence(open_parts(read_settings(), model).audit, model)}.", soft_wrap=True, highlight=False)
+
+
 @release_app.command("seal")
 def seal_releases(model: Model) -> None:
     """Sign and encrypt releases that were made before releases were signed."""

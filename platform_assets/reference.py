@@ -1,4 +1,4 @@
-"""Pages under docs/reference, made from what they speak of: specs, graph, command, variables. Nothing here is written by hand twice.
+"""Pages under docs, made from what they speak of: specs, graph, command, variables, manifests. Nothing here is written by hand twice.
 
 `python -m platform_assets.reference` writes them; with `--check` it only says which are stale, with exit status 1.
 """
@@ -18,6 +18,7 @@ from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.team import TeamSpec, spec_of
 from platform_assets.specs.words import default_of, reachable_specs, type_of
+from platform_assets.views import render_views
 from resources.home import write_atomically
 from resources.settings import CHECKOUT, read_settings, silence_telemetry
 from resources.variables import QUIET, VARIABLES
@@ -27,19 +28,22 @@ if TYPE_CHECKING:
     from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
     from pydantic import BaseModel
 
-FOLDER = CHECKOUT / "docs" / "reference"
+FOLDER = CHECKOUT / "docs"
 REMAKE = "python -m platform_assets.reference"
 _SHOWN_MODEL = "hotel_cancellations"
 _MADE = f"<!-- Made by `{REMAKE}`: change what it is made from. -->"
 
 
 def render_pages() -> dict[str, str]:
-    """Return every page by file name; the same checkout gives the same bytes, whatever the environment."""
+    """Return every page by its path below docs; the same checkout gives the same bytes, whatever the environment."""
+    from platform_assets.definitions import SHIPPED
+
     pages = {
-        "declarations.md": _declarations(),
-        "graph.md": _graph(_shipped_repository()),
-        "commands.md": _commands(),
-        "settings.md": _settings(),
+        "reference/declarations.md": _declarations(),
+        "reference/graph.md": _graph(_shipped_repository()),
+        "reference/commands.md": _commands(),
+        "reference/settings.md": _settings(),
+        **{f"explanation/{name}": lines for name, lines in render_views(load_catalogue(SHIPPED)).items()},
     }
     return {name: "\n".join([_MADE, "", *lines]) + "\n" for name, lines in pages.items()}
 
@@ -51,15 +55,16 @@ def stale_pages(folder: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the pages, or with --check name the stale ones."""
-    parser = argparse.ArgumentParser(prog=REMAKE, description="Write docs/reference.")
+    parser = argparse.ArgumentParser(prog=REMAKE, description="Write docs/reference, and the views in docs/explanation.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page is stale")
     silence_telemetry()
     if parser.parse_args(arguments).check:
         stale = stale_pages(FOLDER)
         if stale:
-            sys.stderr.write(f"docs/reference is stale: {', '.join(stale)}; `{REMAKE}` writes it anew.\n")
+            sys.stderr.write(f"docs is stale: {', '.join(stale)}; `{REMAKE}` writes it anew.\n")
         return int(bool(stale))
     for name, text in render_pages().items():
+        (FOLDER / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(FOLDER / name, text.encode())
     return 0
 

@@ -18,7 +18,7 @@ from platform_assets.main_job.releases import recorded_live
 from platform_assets.main_job.traffic import REQUEST_ROWS, Stream
 from platform_assets.specs.dataset import AggregatesView, DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import RetrainingVerdict, RolloutVerdict
+from platform_assets.specs.records import GateVerdict, RetrainingVerdict, RolloutVerdict
 from resources.parts import Parts
 from resources.serving import PredictClient
 
@@ -44,13 +44,18 @@ def settle(model: ModelSpec, parts: Parts) -> None:
     parts.audit.append("rollback", subject=f"model/{model.name}", actor="falaj run", detail=detail)
 
 
-def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> None:
-    """From raw rows to a rollout verdict; nothing where a release of this very declaration is live: evidence asks for the next one."""
+def train_and_release(model: ModelSpec, parts: Parts, jobs: Jobs) -> str | None:
+    """From raw rows to a rollout verdict; nothing where a release of this very declaration is live: evidence asks for the next one.
+
+    Return why the gate refused what was trained, or None where it did not.
+    """
     if _is_released(model, parts, jobs):
-        return
+        return None
     name = keys.train_job(model.name)
     with jobs.bars.phase(f"{model.name}: train and release", jobs.steps(name), of="steps"):
         jobs.run(name)
+    verdict = latest_record(jobs.instance, keys.model_key(model.name, "gate_verdict"), GateVerdict)
+    return verdict.sentence if verdict is not None and not verdict.passed else None
 
 
 def live(model: ModelSpec, dataset: DatasetSpec, parts: Parts, jobs: Jobs, client: PredictClient) -> list[str]:

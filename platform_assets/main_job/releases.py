@@ -1,8 +1,10 @@
-"""What the audit log knows of a model's releases: which were made, and which one is live. Standard library only."""
+"""What the audit log knows of a model's releases: which were made, and which one is live. Of ours it needs the errors alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from platform_assets.errors import ReleaseError
 
 if TYPE_CHECKING:
     from platform_assets.ports import AuditLog
@@ -13,6 +15,16 @@ _DECISIONS = ("rollout", "rollback")
 def released_digests(audit: AuditLog, model: str) -> list[str]:
     """Digests of every release that was made, oldest first."""
     return [entry["detail"]["digest"] for entry in audit.entries(subject=f"model/{model}") if entry["action"] == "release"]
+
+
+def gate_sentence(audit: AuditLog, model: str) -> str:
+    """Return what the newest gate said where it let a candidate through; ReleaseError where it refused it, or nothing was judged yet."""
+    verdicts = [entry["detail"] for entry in audit.entries(subject=f"model/{model}") if entry["action"] == "gate"]
+    if not verdicts:
+        raise ReleaseError(f"no candidate of {model} was judged yet; train it with `falaj run {model}`.")
+    if not verdicts[-1]["passed"]:
+        raise ReleaseError(f"the newest candidate of {model} was {verdicts[-1]['sentence']}; what was live before still is.")
+    return str(verdicts[-1]["sentence"])
 
 
 def live_digests(audit: AuditLog, model: str) -> list[str]:

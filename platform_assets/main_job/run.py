@@ -13,7 +13,7 @@ from rich.console import Console
 
 from platform_assets.components.tree import load_tree
 from platform_assets.definitions import bind_parts, load_defs
-from platform_assets.errors import Fault, SpecError
+from platform_assets.errors import Fault, ReleaseError, SpecError
 from platform_assets.main_job import loop, site, summary
 from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.progress import Bars
@@ -52,10 +52,12 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
                 loop.close_cut_off(model, catalogue.dataset_of(model.name), parts)
             with bars.shown(), site.beside(settings):
                 client = connect(settings)
+                refused: dict[str, str] = {}
                 for model in wanted.values():
                     if alone:
                         loop.settle(model, parts)
-                    loop.train_and_release(model, parts, jobs)
+                    if (why := loop.train_and_release(model, parts, jobs)) is not None:
+                        refused[model.name] = why
                 for model in wanted.values():
                     for sentence in loop.live(model, catalogue.dataset_of(model.name), parts, jobs, client):
                         console.print(f"{model.name}: {sentence}", style="yellow", highlight=False)
@@ -64,6 +66,7 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             ]
             result = {
                 "models": rows,
+                "refused": refused,
                 "report": "",
                 "spend": spending_now(parts),
                 "wall_seconds": round(time.monotonic() - started, 1),
@@ -71,6 +74,13 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
             }
             result["report"] = str(write_report(settings.home.reports, result, catalogue, parts, instance))
     return result
+
+
+def raise_refusals(result: Mapping[str, Any]) -> None:
+    """ReleaseError where a gate refused what this main job trained: a pipeline stops there, and what was live before still is."""
+    if result["refused"]:
+        told = "; ".join(f"{model} was {why}" for model, why in sorted(result["refused"].items()))
+        raise ReleaseError(f"{told}. No release was made of it; what was live before still is.")
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:

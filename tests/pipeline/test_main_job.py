@@ -33,7 +33,7 @@ def test_it_ends_well_and_leaves_nothing_running(finished: Finished) -> None:
 
 
 def test_its_json_has_the_documented_keys(finished: Finished) -> None:
-    assert set(finished.result) == {"models", "report", "wall_seconds", "peak_rss_bytes", "spend"}
+    assert set(finished.result) == {"models", "refused", "report", "wall_seconds", "peak_rss_bytes", "spend"}
     documented = {
         "name", "live_version", "releases", "holdout", "baseline", "candidates", "drift_found_at_row", "metric_before", "metric_drifted",
         "metric_after", "retrained", "seconds",

@@ -58,6 +58,21 @@ def write_bill(
         "components": [data, *(_library(package) for package in packages)],
         "dependencies": [{"ref": _MODEL, "dependsOn": [_DATA, *(_purl(package) for package in packages if package.serves)]}],
     }  # fmt: skip
+    return _numbered(bill)
+
+
+def write_software_bill(name: str, *, packages: Sequence[Package]) -> str:
+    """Return the bill of a program, such as an image, as JSON: the packages that are in it."""
+    bill = {
+        "bomFormat": "CycloneDX", "specVersion": "1.6", "version": 1,
+        "metadata": {"component": {"type": "application", "bom-ref": name, "name": name}},
+        "components": [_library(package) for package in packages],
+        "dependencies": [{"ref": name, "dependsOn": [_purl(package) for package in packages]}],
+    }  # fmt: skip
+    return _numbered(bill)
+
+
+def _numbered(bill: dict[str, Any]) -> str:
     text = json.dumps(bill, sort_keys=True)
     return json.dumps({**bill, "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, text)}"}, sort_keys=True, indent=1)
 

@@ -1,7 +1,8 @@
-"""The inference image as a cluster runs it: read-only, without capabilities, within limits. FALAJ_IMAGE names one that was built."""
+"""The inference image, built here, as a cluster runs it: read-only, without capabilities, within limits."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ from resources.testing.serving import TINY_ROW
 from resources.tokens import ensure_signing_key
 
 USER = 10001
+BASE, IMAGE = "localhost/falaj-base:bookworm", "localhost/falaj/inference:test"
 CONTAINERS = """
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
@@ -89,11 +91,36 @@ class Contained(Server):
         return digest
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> str:
+    """The image that FALAJ_IMAGE names, else one that is built here, on the base that infra/docker/base.sh made."""
+    if shutil.which("podman") is None or os.getuid() != 0:
+        pytest.skip("there is no podman, or nobody who may hand files to another user")
+    if named := os.environ.get("FALAJ_IMAGE"):
+        return named
+    folder = Path(os.environ.get("FALAJ_BASE", "/var/cache/falaj/base"))
+    if not (folder / "usr" / "bin" / "python3").exists():
+        pytest.skip(f"there is no base in {folder}: make it with infra/docker/base.sh, or name an image in FALAJ_IMAGE")
+    conf = tmp_path_factory.mktemp("podman") / "containers.conf"
+    conf.write_text(CONTAINERS)
+    environment = {**os.environ, "CONTAINERS_CONF": str(conf)}
+
+    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    if run("podman", "image", "exists", BASE).returncode:
+        made = run("sh", "-c", f"tar -C {folder} -c . | podman import - {BASE}")
+        assert made.returncode == 0, made.stderr
+    tried = run("podman", "run", "--rm", "--network=none", BASE, "true")
+    if tried.returncode:
+        pytest.skip(f"this machine runs no containers: {tried.stderr.strip().splitlines()[-1:]}")
+    built = run("sh", checkout / "infra" / "docker" / "build.sh", "inference", BASE, IMAGE)
+    assert built.returncode == 0, built.stderr
+    return IMAGE
+
+
 @pytest.fixture
-def contained(tmp_path: Path) -> Iterator[Contained]:
-    image = os.environ.get("FALAJ_IMAGE")
-    if not image or shutil.which("podman") is None or os.getuid() != 0:
-        pytest.skip("FALAJ_IMAGE names no built image, or there is no podman, or nobody who may hand files to another user")
+def contained(tmp_path: Path, image: str) -> Iterator[Contained]:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     server = Contained(tmp_path, image)
@@ -102,6 +129,15 @@ def contained(tmp_path: Path) -> Iterator[Contained]:
         yield server
     finally:
         server.podman("rm", "--force", server.name)
+
+
+def test_the_image_says_its_commit_its_user_and_what_is_in_it(contained: Contained, checkout: Path) -> None:
+    told = json.loads(contained.podman("inspect", contained.name))[0]["Config"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+    assert os.environ.get("FALAJ_IMAGE") or told["Labels"]["org.opencontainers.image.revision"].removesuffix("-dirty") == head
+    assert told["User"] == f"{USER}:{USER}"
+    bill = json.loads(contained.podman("exec", contained.name, "cat", told["Labels"]["ae.falaj.sbom"]))
+    assert "onnxruntime" in {one["name"] for one in bill["components"]}
 
 
 def test_it_predicts_is_scraped_takes_another_release_and_loses_no_request_when_told_to_end(contained: Contained) -> None:
