@@ -92,12 +92,13 @@ class Contained(Server):
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> str:
+def image(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterator[str]:
     """The image that FALAJ_IMAGE names, else one that is built here, on the base that infra/docker/base.sh made."""
     if shutil.which("podman") is None or os.getuid() != 0:
         pytest.skip("there is no podman, or nobody who may hand files to another user")
     if named := os.environ.get("FALAJ_IMAGE"):
-        return named
+        yield named
+        return
     folder = Path(os.environ.get("FALAJ_BASE", "/var/cache/falaj/base"))
     if not (folder / "usr" / "bin" / "python3").exists():
         pytest.skip(f"there is no base in {folder}: make it with infra/docker/base.sh, or name an image in FALAJ_IMAGE")
@@ -116,7 +117,8 @@ def image(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> str:
         pytest.skip(f"this machine runs no containers: {tried.stderr.strip().splitlines()[-1:]}")
     built = run("sh", checkout / "infra" / "docker" / "build.sh", "inference", BASE, IMAGE)
     assert built.returncode == 0, built.stderr
-    return IMAGE
+    yield IMAGE
+    run("podman", "rmi", "--force", IMAGE)
 
 
 @pytest.fixture
