@@ -257,7 +257,9 @@ def test_a_log_that_is_cut_goes_on_from_where_it_was(instance: dg.DagsterInstanc
 
     @dg.asset(required_resource_keys={"pods"})
     def outside(context):  # dagster refuses deferred annotations here
-        ended = context.resources.pods.run(context=context, image="falaj:1", namespace="falaj-hospitality", command=["python", "-c", program])
+        ended = context.resources.pods.run(
+            context=context, image="falaj:1", namespace="falaj-hospitality", command=["python", "-c", program]
+        )
         return dg.MaterializeResult(metadata={"numbers": [one["number"] for one in ended.get_custom_messages()]})
 
     client = PipesK8sClient(load_incluster_config=False, kubeconfig_file=str(cluster.folder / "kubeconfig"), poll_interval=0.05)

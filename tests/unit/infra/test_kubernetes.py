@@ -318,11 +318,12 @@ def test_who_reads_the_team_file_has_it_and_what_it_names(rendered: dict[str, li
             volumes = {one["name"]: one for one in work.pod.get("volumes", ())}
             for path, container in work.containers():
                 sources = [one["configMapRef"]["name"] for one in container.get("envFrom", ()) if "configMapRef" in one]
-                if "falaj-environment" in sources:
+                if "falaj-environment" in sources or "--team=/etc/falaj/team/team.toml" in container.get("args", ()):
                     readers.add(path)
                     found = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
                     assert {at: _made_of(found[at]) for at in mounted} == mounted, (work.where, path)
-    assert readers == {"containers.code", "initContainers.servers", "containers.daemon", "containers.web", "containers.gateway"}
+    dagster = {"containers.code", "initContainers.servers", "containers.daemon", "containers.web", "containers.gateway"}
+    assert readers == dagster | {"containers.rollout", "containers.inference", "containers.kserve-container"}
     launcher = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())["run_launcher"]["config"]
     volumes = {one["name"]: one for one in launcher["volumes"]}
     found = {one["mountPath"]: volumes[one["name"]] for one in launcher["volume_mounts"]}
@@ -356,8 +357,9 @@ def test_replicas_follow_the_rollout_and_their_logs_lie_where_they_are_gathered(
 def test_the_inference_server_takes_its_arguments_and_answers_where_it_is_probed(
     containers: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    container, started = containers[name], []
+    container, started, read = containers[name], [], []
     monkeypatch.setattr(serving, "run_server", started.append)
+    monkeypatch.setattr(serving, "read_places", read.append)
     assert container["command"] == ["python", "-m", serving.__name__.removesuffix(".__main__")]
     assert serving.main(container["args"]) == 0
     (config,) = started
