@@ -22,8 +22,9 @@ from platform_assets.components.step import Outcome, Step, fingerprint, picture,
 from platform_assets.components.training_run import TrainingJob, describe_attempts, hold_training, train
 from platform_assets.errors import GivenUpError, TrainingError
 from platform_assets.specs.dataset import DatasetSpec
+from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec, RangeSpec, TrainingSpec
-from platform_assets.specs.records import Training, TrainingSet
+from platform_assets.specs.records import Training, TrainingSet, from_mapping
 from platform_assets.specs.sweep import Sweep
 from platform_assets.stages.telemetry.progress import progress_lines
 
@@ -65,6 +66,7 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
         digest=teacher.digest, training_set=training_set.digest, parameters=result["parameters"],
         size_bytes=result["size_bytes"], holdout=result["holdout"],
         calibration=result["calibration"], baseline=baseline, seconds=result["seconds"], warm_start=result.get("warm_start"),
+        privacy=from_mapping(Guarantee, result["privacy"]) if result.get("privacy") else None,
     )  # fmt: skip
     folder = parts.artefacts.path(teacher.digest)
     run_id = parts.registry.log_training(
@@ -140,6 +142,9 @@ def _training_metadata(model: ModelSpec, record: Training, data: Path, folder: P
         "size_bytes": record.size_bytes,
         "architecture": f"{model.training.architecture}, width {model.training.width}, depth {model.training.depth}",
         "seconds": record.seconds,
+        **(
+            {"privacy": record.privacy.sentence, "epsilon": record.privacy.epsilon, "delta": record.privacy.delta} if record.privacy else {}
+        ),
         "training": picture(draw_training(folder, data=data, kind=model.target.kind)),
     }
 

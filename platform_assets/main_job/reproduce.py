@@ -88,6 +88,12 @@ def _read_recorded(bundle: ReleaseFiles) -> Recorded:
     declared = json.loads(bundle["declaration.json"])
     if lineage["warm_start"] is not None:
         raise ReleaseError(f"the training of {bundle.version} began from another's weights, {lineage['warm_start']}; that is not kept")
+    if lineage.get("privacy") is not None:
+        spent = lineage["privacy"]["epsilon"]
+        raise ReleaseError(
+            f"{bundle.version} was trained with differential privacy: made again it would draw other noise and spend epsilon {spent:.3g} "
+            "on the same rows once more; what was recorded of it stands in lineage.json"
+        )
     return Recorded(
         model=ModelSpec.model_validate(declared["model"]),
         dataset=DatasetSpec.model_validate(declared["dataset"]),

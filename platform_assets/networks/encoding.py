@@ -21,6 +21,8 @@ DAYS_A_YEAR, DAYS_A_WEEK = 365.2425, 7.0
 class NumberEncoding(nn.Module):
     """Numbers float32 [N, D], NaN is missing -> channels [N, D - dates, `channels`] of the plain ones, and cycles of the dates."""
 
+    row_by_row = False  # torch.func takes one row at a time, and has no rule for clamp_
+
     starts: Tensor
     slopes: Tensor
     lowest: Tensor
@@ -63,7 +65,8 @@ class NumberEncoding(nn.Module):
         missing = torch.isnan(plain)
         known = torch.where(missing, self.median[self.plain], plain)
         scaled = (known.minimum(self.highest).maximum(self.lowest) - self.mean) * self.rates
-        steps = (known.unsqueeze(-1) - self.starts).mul_(self.slopes).clamp_(0.0, 1.0)
+        steps = (known.unsqueeze(-1) - self.starts).mul_(self.slopes)
+        steps = steps.clamp(0.0, 1.0) if self.row_by_row else steps.clamp_(0.0, 1.0)
         return torch.cat([steps, scaled.unsqueeze(-1), missing.to(numbers.dtype).unsqueeze(-1)], dim=-1)
 
     def cycles(self, numbers: Tensor) -> Tensor:
@@ -77,9 +80,11 @@ class NumberEncoding(nn.Module):
 class SummedRows(nn.Embedding):
     """Indices [N, C] -> the sum of their rows [N, width]: rows that are added up need not be written out, [N, C, width], first."""
 
+    row_by_row = False  # torch.func takes one row at a time, and has no rule for this sum
+
     def forward(self, ids: Tensor) -> Tensor:
         """Sum; a graph in the making gets the two plain operators that ONNX has."""
-        if torch.jit.is_tracing():
+        if self.row_by_row or torch.jit.is_tracing():
             return super().forward(ids).sum(1)
         return nn.functional.embedding_bag(ids, self.weight, mode="sum")
 

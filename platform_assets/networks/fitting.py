@@ -145,12 +145,17 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
         """Loss of one batch (numeric, ids, image, where there is text its tokens, target)."""
         *inputs, target = batch
+        return nn.functional.cross_entropy(self.network(*self.vary(inputs)), target)
+
+    def vary(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Hide numbers and warp images, each row by itself."""
+        numeric, ids, image, *rest = inputs
         if self._lesson.hide:
-            hidden = torch.rand_like(inputs[0]) < inputs[0].new_tensor(self._lesson.hide)
-            inputs[0] = inputs[0].masked_fill(hidden, math.nan)
+            hidden = torch.rand_like(numeric) < numeric.new_tensor(self._lesson.hide)
+            numeric = numeric.masked_fill(hidden, math.nan)
         if self._lesson.warp:
-            inputs[2] = warp_images(inputs[2], self._lesson.warp)
-        return nn.functional.cross_entropy(self.network(*inputs), target)
+            image = warp_images(image, self._lesson.warp)
+        return [numeric, ids, image, *rest]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a warm-up and a cosine back to nothing; biases, norms and looked-up rows do not decay."""

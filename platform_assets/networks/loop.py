@@ -25,6 +25,7 @@ from platform_assets.networks.compiling import compile_network, refusal_told
 from platform_assets.networks.course import Course, difference
 from platform_assets.networks.launch import highest, total
 from platform_assets.networks.modules import loss_of, read_optimisation
+from platform_assets.networks.private import private_steps
 from platform_assets.networks.snapshots import Average
 from platform_assets.networks.states import States
 from platform_assets.networks.trace import Trace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from platform_assets.networks.feed.protocol import Batch, Feed
+    from platform_assets.specs.guarantee import Guarantee
 
 PULSE_SECONDS = 0.5
 LINE_SECONDS = 30.0  # between progress lines within an epoch
@@ -67,6 +69,7 @@ class Loop:
         self._optimiser, self._scheduler, self._every_step = read_optimisation(module.configure_optimizers())
         self._stepper: Any = fabric.setup_optimizers(self._optimiser)
         self._weights = [weight for group in self._optimiser.param_groups for weight in group["params"] if weight.requires_grad]
+        self._private, self._spent = private_steps(module, self._optimiser, course=course, feed=feed), False
         self._average = Average(module.parameters()) if getattr(module, "averages", False) else None
         self._forward = self._model.training_step
         self._cast = fabric.autocast if plan.precision == "bf16-mixed" else nullcontext
@@ -89,6 +92,11 @@ class Loop:
         """How often a loss that was not finite took the training back to a checkpoint."""
         return self._setbacks
 
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What a private training guarantees of its weights."""
+        return self._private.guarantee if self._private is not None else None
+
     def run(self) -> None:
         """Train to the end from where an earlier start stopped; the module is left with its averaged weights, in evaluation mode.
 
@@ -97,7 +105,7 @@ class Loop:
         self._resume()
         trace = self._open_trace()
         try:
-            while self._epoch < self._course.plan.epochs:
+            while self._epoch < self._course.plan.epochs and not self._spent:
                 try:
                     with refusal_told() if self._course.run.compile else nullcontext():
                         self._run_epoch(trace)
@@ -108,6 +116,8 @@ class Loop:
         finally:
             if trace is not None:
                 trace.end()
+            if self._private is not None:
+                self._private.settle()
             if self._states is not None:
                 self._states.wait()
                 self._tell_written()
@@ -125,7 +135,9 @@ class Loop:
         asked = clock()
         for batch in self._feed.batches(self._epoch, start=self._step):
             figures.waited_seconds += clock() - asked
-            self._learn(batch)
+            if not self._learn(batch):
+                self._spent = True
+                break
             self._step += 1
             figures.step = done = self._done
             figures.samples += len(batch[-1])
@@ -136,9 +148,12 @@ class Loop:
                 self._pulse()
             asked = clock()
 
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, batch: Batch) -> bool:
+        """Take one step; False where privacy pays for no more."""
         if self._course.fabric.device.type != "cpu":
             batch = tuple(part.to(self._course.fabric.device, non_blocking=True) for part in batch)
+        if self._private is not None:
+            return self._private.learn(batch) and self._moved()
         count = self._course.run.micro_batches
         if count == 1:
             self._add_gradients(batch)
@@ -151,11 +166,16 @@ class Loop:
         if self._course.plan.clip_norm:
             nn.utils.clip_grad_norm_(self._weights, self._course.plan.clip_norm)
         self._stepper.step()
+        self._optimiser.zero_grad(set_to_none=True)
+        return self._moved()
+
+    def _moved(self) -> bool:
+        """Let the schedule and the average follow a step."""
         if self._scheduler is not None and self._every_step:
             self._scheduler.step()
-        self._optimiser.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.move(1 - min(MEMORY, (self._done + 1) / (self._done + 11)))
+        return True
 
     def _add_gradients(self, part: Batch) -> None:
         with self._cast():
@@ -170,7 +190,7 @@ class Loop:
         loss = total(float(self._losses), fabric=self._course.fabric) / self._feed.steps
         if not (math.isfinite(loss) and self._finite_weights()):
             raise _NotFiniteError
-        self._course.figures.loss, pace = loss, self._pace()
+        shown, pace = self._show(loss), self._pace()
         if self._average is not None:
             self._average.swap()
         self._module.eval()
@@ -184,7 +204,7 @@ class Loop:
         if self._average is not None:
             self._average.swap()
         logged = {name: value for name, value in self._course.fabric.take_logged().items() if name not in {"epoch", "train_loss"}}
-        self.curve.append({"epoch": self._epoch + 1, "train_loss": loss, **logged, **judged})
+        self.curve.append({"epoch": self._epoch + 1, **shown, **logged, **judged})
         self._course.report.step(f"{self._course.name}/epoch", epochs=float(self._course.plan.epochs), **self.curve[-1], **pace)
         self._losses.zero_()
         if self._scheduler is not None and not self._every_step:
@@ -197,7 +217,7 @@ class Loop:
         run, now, done = self._course.run, time.monotonic(), self._done
         due = self._states is not None and self._states.due(now - self._saved_at, every_seconds=run.checkpoint_seconds)
         lost = float(self._losses)
-        self._course.figures.loss = lost * self._world / max(1, self._step)  # its readers take the mean over ranks
+        self._show(lost * self._world / max(1, self._step))  # its readers take the mean over ranks
         seconds = (now - self._pulsed_at) / max(1, done - self._pulsed_step)
         stop, broken, due_by_time, slowest = highest(
             [float(self._course.stop.reason is not None), float(not math.isfinite(lost)), float(due), seconds], fabric=self._course.fabric
@@ -217,9 +237,16 @@ class Loop:
             self._save()
         if now - self._told_at >= LINE_SECONDS:
             self._told_at = now
-            loss = total(lost, fabric=self._course.fabric) / max(1, self._step)
+            shown = self._show(total(lost, fabric=self._course.fabric) / max(1, self._step))
             rate = float(self._optimiser.param_groups[0]["lr"])
-            self._course.report.step(f"{self._course.name}/steps", at=float(done), train_loss=loss, learning_rate=rate, **self._pace())
+            self._course.report.step(f"{self._course.name}/steps", at=float(done), **shown, learning_rate=rate, **self._pace())
+
+    def _show(self, loss: float) -> dict[str, float]:
+        """Tell the training loss; a private training's is nobody's to see: it is a mean over rows, without noise."""
+        if self._private is not None:
+            return {}
+        self._course.figures.loss = loss
+        return {"train_loss": loss}
 
     def _finite_weights(self) -> bool:
         norms = torch.stack([snapshots.local(weight.detach()).norm() for weight in self._weights])
@@ -315,6 +342,8 @@ class Loop:
             trail.mark(0)
             self._save()
             return
+        if self._private is not None:
+            self._private.went_on_from(step)
         trail.resume(step, reached=reached)
         self._course.report.step(f"{self._course.name}/resumed", at=float(step), lost_steps=float(trail.lost_steps))
 

@@ -9,6 +9,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class PrivacyPlan:
+    """Fields of specs.model.PrivacySpec."""
+
+    epsilon: float
+    delta: float
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
 class TrainingPlan:
     """Fields of specs.model.LearningSpec, and the target's kind: what decides the weights."""
 
@@ -30,6 +39,7 @@ class TrainingPlan:
     seed: int = 7
     precision: str = "32-true"
     threads: int | None = None
+    privacy: PrivacyPlan | None = None
 
 
 @dataclass(frozen=True)

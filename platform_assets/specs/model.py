@@ -55,6 +55,14 @@ class SplitSpec(Spec):
     recent_rows: PositiveInt | None = Field(None, description="Only the newest labelled rows, this many, are split at all.")
 
 
+class PrivacySpec(Spec):
+    """Differential privacy of the training: without any one training row the weights are nearly as likely."""
+
+    epsilon: float = Field(gt=0, le=100, description="Largest privacy loss; the training ends before it is exceeded.")
+    delta: float = Field(gt=0, lt=0.01, description="Chance that the loss is larger; well below one over the number of training rows.")
+    max_grad_norm: PositiveFloat = Field(1.0, description="Norm that each row's gradient is clipped to; noise is measured by it.")
+
+
 class LearningSpec(Spec):
     """What decides a network's weights. Sizes are declared, and printed: every later ratio is against this network."""
 
@@ -83,6 +91,7 @@ class LearningSpec(Spec):
         "32-true", description="Arithmetic of the training; left out, the profile's where its hardware is there."
     )
     threads: PositiveInt | None = Field(None, description="CPU threads; the profile's cores when left out.")
+    privacy: PrivacySpec | None = Field(None, description="Differential privacy (DP-SGD); without it nothing is guaranteed.")
 
 
 class CheckpointsSpec(Spec):

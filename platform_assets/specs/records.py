@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from platform_assets.specs.estimate import WindowEstimate
+from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.service import PaceCounts, ServiceReport
 
 T = TypeVar("T")
@@ -188,6 +189,7 @@ class Training:
     baseline: dict[str, float]
     seconds: float
     warm_start: str | None = None
+    privacy: Guarantee | None = None
 
 
 @dataclass(frozen=True)

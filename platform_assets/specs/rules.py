@@ -8,6 +8,7 @@ from platform_assets.errors import Fault
 from platform_assets.specs.compute_rules import check_training
 from platform_assets.specs.dataset import AggregatesView, ColumnsView, DatasetSpec, Drop, Pseudonymise
 from platform_assets.specs.model import METRICS, ModelSpec
+from platform_assets.specs.privacy_rules import check_privacy
 from platform_assets.specs.words import listed
 
 
@@ -68,6 +69,7 @@ def view_features(dataset: DatasetSpec, view_name: str) -> tuple[str, ...]:
 def check_model(model: ModelSpec, datasets: Mapping[str, DatasetSpec]) -> Iterator[Fault]:
     """Hold a model against itself and the dataset it reads."""
     yield from check_training(model.training)
+    yield from check_privacy(model)
     dataset = datasets.get(model.dataset)
     if dataset is None:
         yield Fault("", "dataset", f"no dataset {model.dataset!r}; declared: {listed(datasets)}")

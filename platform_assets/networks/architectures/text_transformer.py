@@ -22,6 +22,8 @@ SPREAD = 4  # of a feed-forward layer, as text encoders have it
 class TextTransformer(FeatureTokens):
     """A token a word piece, at its place; padding is not looked at, so that a row's answer does not depend on its batch."""
 
+    row_by_row = False  # torch.func takes one row at a time, and cannot ask a value of it
+
     def __init__(self, plan: TrainingPlan, preprocessing: Preprocessing, *, size: int, length: int, classes: int) -> None:
         super().__init__(plan, preprocessing)
         self.pieces = nn.Embedding(size, plan.width)
@@ -37,7 +39,7 @@ class TextTransformer(FeatureTokens):
         features = self.feature_tokens(numeric, ids)
         seen = tokens != PAD
         read = torch.cat([self.pieces(tokens) + self.position, *features], dim=1)
-        if not torch.jit.is_tracing() and _is_whole(seen):
+        if not (self.row_by_row or torch.jit.is_tracing()) and _is_whole(seen):
             return self.encoder(read)  # without a mask the kernels are faster
         logits: Tensor = self.encoder(read, nn.functional.pad(seen, (0, read.shape[1] - tokens.shape[1]), value=True))
         return logits

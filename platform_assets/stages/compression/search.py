@@ -23,6 +23,7 @@ from platform_assets.networks.checkpoint import load_trained, write_json, write_
 from platform_assets.networks.fitting import predict, to_tensors, warp_images
 from platform_assets.networks.rows import Rows, read_rows
 from platform_assets.specs.candidates import Candidate, Rejection
+from platform_assets.specs.guarantee import BLIND_METHODS
 from platform_assets.specs.records import to_json
 from platform_assets.stages.compression.faithfulness import HIDDEN_ROWS, Exam, chance_of_loss, examine, make_exam
 from platform_assets.stages.compression.forms import family_of, list_continuations, list_finishes, list_starts, split_name
@@ -85,6 +86,10 @@ class _Search:
         self._plan, self._data, self._report, self._root = plan, data, report, work_dir
         self._clock = Clock(work_dir, plan.budget_seconds)
         self._teacher = load_trained(training)
+        if self._teacher.plan.privacy is not None and (seen := [one for one in plan.methods if one not in BLIND_METHODS]):
+            raise StageError(
+                f"the teacher was trained with differential privacy, and {', '.join(seen)} would look at rows again, uncounted"
+            )
         schema, fitted = self._teacher.schema, self._teacher.preprocessing
         rows = {split: read_rows(data, split, schema=schema) for split in ("train", "calibration")}
         lessons = make_lessons(

@@ -30,7 +30,8 @@ def draw_training(training: Path, *, data: Path, kind: str) -> bytes:
     curve = json.loads((training / "curve.json").read_text())
     epochs = [point["epoch"] for point in curve]
     name = METRICS[kind][0]
-    left.plot(epochs, [point["train_loss"] for point in curve], color=SAND, label="training loss")
+    if all("train_loss" in point for point in curve):  # a private training does not tell it
+        left.plot(epochs, [point["train_loss"] for point in curve], color=SAND, label="training loss")
     left.plot(epochs, [point["calibration_log_loss"] for point in curve], color=WATER, label="calibration log loss")
     left.plot(
         epochs, [point.get(f"calibration_{name}", float("nan")) for point in curve], color=INK, linestyle=":", label=f"calibration {name}"

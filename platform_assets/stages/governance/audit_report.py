@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.measures import METRICS
-from platform_assets.stages.governance.findings import HANDS, INCIDENTS, find_evidence, hold_against_clauses, of_action, personal_columns
+from platform_assets.stages.governance.findings import (
+    HANDS,
+    INCIDENTS,
+    find_evidence,
+    hold_against_clauses,
+    of_action,
+    personal_columns,
+    privacy_sentence,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +95,7 @@ def _training(release: ReleaseAccount) -> dict[str, Any]:
     return {
         "version": release.version, "training": release.lineage["training"], "training_set": release.lineage["training_set"],
         "commit": release.lineage["commit"], "architecture": declared["architecture"], "epochs": declared["epochs"],
-        "seed": declared["seed"], "warm_start": release.lineage["warm_start"], "privacy": declared.get("privacy"),
+        "seed": declared["seed"], "warm_start": release.lineage["warm_start"], "privacy": privacy_sentence(release),
     }  # fmt: skip
 
 

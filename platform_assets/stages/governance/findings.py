@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from platform_assets.specs.account import Account, AuditEntry
+from platform_assets.specs.account import Account, AuditEntry, ReleaseAccount
+from platform_assets.specs.guarantee import Guarantee
+from platform_assets.specs.records import from_mapping
 from platform_assets.stages.governance.clauses import CLAUSES
 
 NO_EVIDENCE = "no evidence"
@@ -50,7 +52,19 @@ def _minimisation(account: Account) -> str:
 
 def _protection(account: Account) -> str:
     made = account.notes.get("protected", {}).get("protected_columns")
-    return f"applied: {', '.join(f'{name} by {how}' for name, how in sorted(made.items()))}" if made else ""
+    said = [f"applied: {', '.join(f'{name} by {how}' for name, how in sorted(made.items()))}"] if made else []
+    private = [
+        f"{release.version} was trained with differential privacy: {told}"
+        for release in account.releases
+        if (told := privacy_sentence(release))
+    ]
+    return "; ".join([*said, *private])
+
+
+def privacy_sentence(release: ReleaseAccount) -> str | None:
+    """Say what the training of a release guarantees, as its lineage has it; None where it was not private."""
+    found = release.lineage.get("privacy") if release.lineage else None
+    return from_mapping(Guarantee, found).sentence if found else None
 
 
 def _anonymity(account: Account) -> str:

@@ -59,7 +59,7 @@ class Placement:
     def learning(self, declared: LearningSpec) -> LearningSpec:
         """Return what decides the weights on this machine: threads change the order of sums, and precision every product."""
         changes: dict[str, Any] = {"threads": self.got.threads}
-        if self.precision and "precision" not in declared.model_fields_set:
+        if self.precision and "precision" not in declared.model_fields_set and declared.privacy is None:
             changes["precision"] = self.precision
         return declared.model_copy(update=changes)
 

@@ -72,7 +72,8 @@ def write_bundle(
         "model": model.name, "spec_hash": spec_hash, "commit": commit, "dataset": asdict(training_set.dataset),
         "views": {name: asdict(pin) for name, pin in training_set.views.items()}, "training_set": training_set.digest,
         "left_out": training_set.left_out,
-        "training": training.digest, "warm_start": training.warm_start, "candidate": selection.chosen.digest,
+        "training": training.digest, "warm_start": training.warm_start,
+        "privacy": asdict(training.privacy) if training.privacy else None, "candidate": selection.chosen.digest,
         "champion_at_gate": verdict.champion,
     }  # fmt: skip
     metrics = {"holdout": selection.chosen.metrics, "teacher": training.holdout, "baseline": training.baseline, "gates": asdict(verdict)}

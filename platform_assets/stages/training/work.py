@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from platform_assets.errors import TrainingError
 from platform_assets.measures import measure
 from platform_assets.networks.architectures import build_network
 from platform_assets.networks.checkpoint import Trained, save_trained, warm_start, write_json
@@ -24,6 +25,7 @@ from platform_assets.networks.feed.shard_feed import ShardFeed
 from platform_assets.networks.fitting import Classifier, Lesson, hidden_shares, predict_together
 from platform_assets.networks.launch import open_fabric
 from platform_assets.networks.loop import Loop
+from platform_assets.networks.private.sampling import PoissonFeed
 from platform_assets.networks.program import use_threads
 from platform_assets.networks.shards import read_schema
 from platform_assets.networks.snapshots import seed_chance, take_module
@@ -35,7 +37,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from platform_assets.networks.companions import Report
+    from platform_assets.networks.feed.encoded import EncodedSplit
+    from platform_assets.networks.feed.protocol import Feed
+    from platform_assets.networks.launch import LoggedFabric
     from platform_assets.networks.plans import RunPlan, TrainingPlan
+    from platform_assets.specs.guarantee import Guarantee
 
 JUDGED = ("calibration", "holdout")
 IMAGE_WARP = 0.5  # accuracy on the 8 by 8 digits after 60 epochs: 0.978 unwarped, 0.982 at 0.7, 0.960 at 1.2
@@ -71,6 +77,7 @@ class Result:
     rows: dict[str, int]
     warm_start: str | None
     warm_share: float
+    privacy: Guarantee | None = None
 
 
 def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | None:
@@ -103,7 +110,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     warm_share = warm_start(network, preprocessing=preprocessing, checkpoint=journey.warm) if journey.warm is not None else 0.0
     if not first:
         seed_chance(plan.seed, rank=fabric.global_rank)  # the same weights on all ranks, then each its own masks
-    feed = ShardFeed(splits["train"], batch=plan.batch_size, seed=plan.seed, device=fabric.device, rank=rank, world=world)
+    feed = _open_feed(splits["train"], plan=plan, fabric=fabric, warm=journey.warm)
     lesson = Lesson(classes=len(schema.classes), warp=IMAGE_WARP if preprocessing.image_size else 0.0, hide=hidden_shares(schema))
     module = _learner(network, plan=plan, steps=feed.steps * plan.epochs, lesson=lesson)
     labels = {split: splits[split].labels() for split in JUDGED}
@@ -134,7 +141,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
         parameters=parameters, size_bytes=(out / "checkpoint.pt").stat().st_size,
         calibration=figures["calibration"], holdout=figures["holdout"], seconds=round(time.monotonic() - start, 3),
         rows={name: split.rows for name, split in splits.items()},
-        warm_start=str(journey.warm) if journey.warm is not None else None, warm_share=warm_share,
+        warm_start=str(journey.warm) if journey.warm is not None else None, warm_share=warm_share, privacy=loop.guarantee,
     )  # fmt: skip
     write_json(out / "result.json", _plain(result))
     shutil.rmtree(out / "state", ignore_errors=True)  # nothing goes on from there any more
@@ -142,6 +149,19 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
         shutil.rmtree(journey.cache, ignore_errors=True)
     journey.report.step("train/done", seconds_wall=result.seconds, **{f"holdout_{name}": value for name, value in result.holdout.items()})
     return result
+
+
+def _open_feed(rows: EncodedSplit, *, plan: TrainingPlan, fabric: LoggedFabric, warm: Path | None) -> Feed:
+    """Deal the rows out in order, all of them each epoch; for a private training by Poisson sampling."""
+    if plan.privacy is None:
+        return ShardFeed(
+            rows, batch=plan.batch_size, seed=plan.seed, device=fabric.device, rank=fabric.global_rank, world=fabric.world_size
+        )  # fmt: skip
+    if warm is not None:
+        raise TrainingError(
+            f"training.privacy begins from nothing: what {warm} learnt from rows is counted nowhere; leave the warm start out"
+        )
+    return PoissonFeed(rows, batch=plan.batch_size)
 
 
 def _learner(network: nn.Module, *, plan: TrainingPlan, steps: int, lesson: Lesson) -> pl.LightningModule:
@@ -162,4 +182,4 @@ def _write_predictions(out: Path, said: dict[str, NDArray[np.float32]]) -> None:
 
 
 def _plain(result: Result) -> dict[str, Any]:
-    return dict(vars(result))
+    return asdict(result)

@@ -43,6 +43,12 @@ def test_a_training_that_began_from_weights_that_are_not_kept_is_refused_by_name
         _read_recorded(ReleaseFiles("0" * 64, {}, files))
 
 
+def test_a_private_training_is_not_spent_once_more():
+    lineage = b'{"warm_start": null, "privacy": {"epsilon": 2.97}}'
+    with pytest.raises(ReleaseError, match=r"it would draw other noise and spend epsilon 2\.97 on the same rows once more"):
+        _read_recorded(ReleaseFiles("0" * 64, {}, {"lineage.json": lineage, "declaration.json": b"{}"}))
+
+
 def test_a_trainer_that_fails_ends_in_its_own_last_words(tmp_path):
     (tmp_path / "plan.json").write_text('{"architecture": "tabular_mlp", "kind": "binary", "threads": 1, "no_such_field": 1}')
     settings = Settings(home=Home(tmp_path / "home"), environment="laptop", defs_root=tmp_path, webhook_url=None, serve_port=0, web_port=0)

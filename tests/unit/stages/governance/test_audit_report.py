@@ -1,10 +1,13 @@
 """The regulator's report is made of an account alone: what it shows has a source, what has none is said to have none."""
 
+from dataclasses import asdict
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from platform_assets.specs.account import Account, ReleaseAccount
+from platform_assets.specs.guarantee import Guarantee
 from platform_assets.stages.governance.audit_report import build_report, draw_page
 from platform_assets.stages.governance.clauses import CLAUSES
 from platform_assets.stages.governance.findings import FINDINGS, NO_EVIDENCE, find_evidence, hold_against_clauses
@@ -24,6 +27,15 @@ def account(**changes):
         "dataset": {"columns": {}},
     }  # fmt: skip
     return Account(**{**whole, **changes})
+
+
+def test_a_private_training_is_evidence_of_protection_and_others_are_not():
+    privacy = Guarantee(2.97, 1e-6, 3.0, 1.0, 1.1, 0.0125, 624, 624, "Rényi", 9.5)
+    dataset = {"table": "d", "version": 1}
+    private = ReleaseAccount("aaa", "a" * 64, lineage={"privacy": asdict(privacy), "dataset": dataset})
+    found = find_evidence(account(releases=[private, ReleaseAccount("bbb", "b" * 64, lineage={"privacy": None, "dataset": dataset})]))
+    assert found["protection"] == f"aaa was trained with differential privacy: {privacy.sentence}"
+    assert "protection" not in find_evidence(account(releases=[ReleaseAccount("bbb", "b" * 64, lineage={"dataset": dataset})]))
 
 
 def test_every_finding_that_a_clause_names_exists_and_every_law_is_there():

@@ -15,6 +15,7 @@ from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.candidates import Candidate, Rejection, SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.feed import FeedReport
+from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.packages import Package
 from platform_assets.specs.records import (
@@ -24,6 +25,7 @@ from platform_assets.specs.records import (
     TablePin,
     Training,
     TrainingSet,
+    from_mapping,
     read_record,
 )
 from platform_assets.stages.monitoring.feed_report import extend_feed, profile_feed
@@ -108,7 +110,7 @@ def parts(tmp_path_factory):
     return root
 
 
-def make(parts, folder):
+def make(parts, folder, *, privacy=None):
     metrics = {"auroc": 0.99, "accuracy": 0.97, "log_loss": 0.3}
     found = [
         Candidate(name, "c" * 64, size, 10, metrics, 0.0, cpu, 9.0, 1.0, 2.0, 0.0, 1.0)
@@ -120,7 +122,7 @@ def make(parts, folder):
     write_bundle(
         folder, model=MODEL, dataset=DATASET, selection=selection, search=search, commit="abc", spec_hash="def",
         verdict=judge(MODEL.gates, found=metrics, champion=None, champion_version=None),
-        training=Training("t" * 64, "5" * 64, 10, 900, metrics, metrics, {"auroc": 0.98}, 12.0),
+        training=Training("t" * 64, "5" * 64, 10, 900, metrics, metrics, {"auroc": 0.98}, 12.0, privacy=privacy),
         training_set=TrainingSet("5" * 64, {"train": 1000, "holdout": 300}, pin, {"v": pin}, "2016-01-01T00:00:00", "2016-02-11T15:00:00"),
         candidate_dir=parts / "candidate", data_dir=parts / "data",
         profile=profile_release(MODEL, model_file=parts / "candidate" / "model.onnx", data_dir=parts / "data"),
@@ -137,6 +139,17 @@ def bundle(parts, tmp_path_factory):
 def test_the_same_inputs_give_the_same_digest(parts, bundle, tmp_path):
     store = FolderArtifactStore(tmp_path / "store")
     assert store.put(bundle) == store.put(make(parts, tmp_path / "again"))
+
+
+def test_a_private_training_is_told_on_both_cards_and_in_the_lineage(parts, bundle, tmp_path):
+    privacy = Guarantee(2.97, 1e-6, 3.0, 1.0, 1.1, 0.0125, 624, 624, "Rényi (opacus 1.6.0)", 9.5)
+    folder = make(parts, tmp_path / "private", privacy=privacy)
+    assert "epsilon 2.97 (declared 3) at delta 1e-06 for one training row, after 624 of 624 steps" in privacy.sentence
+    for card in ("model_card.md", "model_card.html"):
+        assert privacy.sentence in (folder / card).read_text()
+        assert "ifferential privacy" not in (bundle / card).read_text()
+    assert from_mapping(Guarantee, json.loads((folder / "lineage.json").read_text())["privacy"]) == privacy
+    assert json.loads((bundle / "lineage.json").read_text())["privacy"] is None
 
 
 def test_its_bill_of_materials_names_model_data_and_software(bundle):

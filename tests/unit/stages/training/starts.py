@@ -126,6 +126,19 @@ def slow_steps() -> None:
     _around_the_step(lambda number, loss: time.sleep(0.01))
 
 
+def slow_draws() -> None:
+    """Take ten milliseconds more for each private batch."""
+    from platform_assets.networks.private.sampling import PoissonFeed
+
+    really = PoissonFeed._draw
+
+    def draw(self):
+        time.sleep(0.01)
+        return really(self)
+
+    PoissonFeed._draw = draw
+
+
 def stick() -> None:
     """Never come back from step 30."""
     _around_the_step(lambda number, loss: time.sleep(600) if number == 30 else None)
