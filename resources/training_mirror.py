@@ -15,6 +15,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from platform_assets.errors import StateError
+from platform_assets.networks.private.journal import JOURNAL_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -119,6 +120,8 @@ class S3TrainingMirror:
             self._said[str(path)] = known
 
     def _keep_checkpoints(self, root: Path) -> None:
+        if (root / _STATE / JOURNAL_FILE).exists():
+            return  # a private training: steps taken here after the last look would be counted nowhere, so another machine begins anew
         headers = {path.name: path for path in (root / _STATE).glob("step-*.json")}
         base = f"{_PLACE}/{root.name}/{_STATE}"
         if base not in self._seen:  # what an earlier process kept of it

@@ -10,6 +10,7 @@ from s3_process import killed_before_request, own_prefix
 from supervised import KEY, World
 
 from platform_assets.errors import TrainingError
+from platform_assets.networks.private.journal import Journal
 from platform_assets.networks.states import States
 from resources.s3 import S3
 from resources.training_mirror import NoMirror, S3TrainingMirror
@@ -58,6 +59,17 @@ def test_another_machine_goes_on_from_the_newest_checkpoint_and_only_those_kept_
     mirror.drop(KEY)
     assert place.sizes("trainings") == {}
     assert not mirror.bring(tmp_path / "third" / KEY)
+
+
+def test_a_private_trainings_checkpoints_stay_where_their_steps_are_counted(place, tmp_path):
+    root = tmp_path / "one" / "m-1"
+    written(root, 10, 20)
+    Journal(root / "out" / "state", block=4).begin(most=9)
+    S3TrainingMirror(place).keep(root)
+    (tmp_path / "two").mkdir()
+    S3TrainingMirror(place).bring(tmp_path / "two" / "m-1")
+    assert newest(root) == 20
+    assert newest(tmp_path / "two" / "m-1") is None
 
 
 def test_a_checkpoint_written_again_under_its_step_is_kept_again(place, tmp_path):
