@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import ServingError
-from platform_assets.stages.serving import arrow, v2
+from platform_assets.stages.serving import arrow, openapi, v2
 from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.columns import rows_of_request
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from platform_assets.stages.serving.admin import AdminRoutes
     from platform_assets.stages.serving.exchange import Exchange
 
-_PAGES = {"/": "page", "/status": "status", "/metrics": "metrics", "/v2": ""}
+_PAGES = {"/": "page", "/status": "status", "/metrics": "metrics", "/v2": "", "/openapi.json": ""}
 _PREDICT = re.compile(r"^/v1/models/([a-z][a-z0-9_]{0,62}):predict$")
 _V2 = re.compile(r"^/v2/models/([a-z][a-z0-9_]{0,62})(?:/versions/([0-9a-f]{1,64}))?(?:/(ready|infer))?$")
 _ADMIN = re.compile(r"^/admin/models/([a-z][a-z0-9_]{0,62})(?:/(load|traffic|rotate))?$")
@@ -88,7 +88,8 @@ class App:
             return partial(self._administer, match[1], match[2] or "")
         if path in _PAGES:
             _need(method, b"GET")
-            return self._v2_server if path == "/v2" else partial(self._page, _PAGES[path])
+            own = {"/v2": self._v2_server, "/openapi.json": self._document}
+            return own.get(path) or partial(self._page, _PAGES[path])
         raise NotFoundError(f"there is nothing at {path[:80]!r}; models answer at /v1/models/NAME:predict")
 
     def _health(self, what: str, exchange: Exchange) -> None:
@@ -105,6 +106,10 @@ class App:
         self._admit(exchange, (PREDICT, ADMIN))
         assert self.admin is not None
         self.admin.handle(exchange, model="", verb=verb)
+
+    def _document(self, exchange: Exchange) -> None:
+        self._admit(exchange, (PREDICT, ADMIN))
+        exchange.respond(HTTPStatus.OK, openapi.document())
 
     def _admit(self, exchange: Exchange, any_of: tuple[str, ...]) -> None:
         head = exchange.head
