@@ -12,10 +12,10 @@ ifneq ($(wildcard ../shared/schemas),)
 export FALAJ_SCHEMAS ?= ../shared/schemas
 endif
 
-.PHONY: help setup run test lint scan snapshot verify gate images publish apply bundle approve rollback ui up-team down bench clean
+.PHONY: help setup run test test-cluster lint scan snapshot verify gate images publish apply bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: ## make .venv with the pinned set (TORCH_INDEX=URL takes torch from there, for a GPU machine)
 	@TORCH_INDEX='$(TORCH_INDEX)' sh infra/setup.sh
@@ -25,6 +25,10 @@ run: setup ## the main job; DATA=FILE runs it on real hotel bookings, MODELS="a 
 
 test: setup ## the whole test suite, on two workers
 	@$(PYTHON) -m pytest -n 2 --no-loadscope-reorder
+
+test-cluster: setup ## manifests, tenants and a training on a real Kubernetes control plane, built once (docs/reference/kubernetes.md)
+	@tests/cluster/build_control_plane.sh
+	@$(PYTHON) -m pytest tests/cluster
 
 lint: setup ## ruff, types, import contracts, declarations, reference
 	@.venv/bin/ruff format --check .

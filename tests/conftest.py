@@ -26,6 +26,7 @@ if (
 settings.register_profile("falaj", deadline=None)  # a test proves behaviour; how long it takes says what else the machine does
 settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
+collect_ignore = ["cluster"]  # `make test-cluster` names it
 
 
 FINISHED = {
