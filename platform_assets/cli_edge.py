@@ -17,13 +17,16 @@ def bundle(
     target: Annotated[str, typer.Option(help="What it is for: edge.")] = "edge",
     out: Annotated[Path | None, typer.Option(help="Archive to write; falaj-edge-MODEL-VERSION.tar.gz here when left out.")] = None,
     version: Annotated[str | None, typer.Option(help="Version; the live one when left out.")] = None,
+    jurisdiction: Annotated[
+        str | None, typer.Option(help="Whose law holds where the box will stand, ISO 3166-1; this machine's when left out.")
+    ] = None,
 ) -> None:
     """Write one archive that installs offline: server, packages, model, policy, systemd units."""
     from platform_assets.main_job import edge
 
     if target != "edge":
         raise ReleaseError(f"--target {target!r}: there are bundles for the target edge alone.")
-    path, digest, needed = edge.write_bundle(read_settings(), model, out=out, version=version)
+    path, digest, needed = edge.write_bundle(read_settings(), model, out=out, version=version, jurisdiction=jurisdiction)
     console.print(f"{path}: {model} {digest[:12]}, {path.stat().st_size / 1e6:.0f} MB. `sh install.sh` in it installs it.", soft_wrap=True)
     if needed:
         console.print(f"There are no online features at the edge; callers send {', '.join(needed)} themselves.", soft_wrap=True)

@@ -34,15 +34,15 @@ def build_defs(parts: Parts) -> dg.Definitions:
 
 
 def load_defs(parts: Parts) -> dg.Definitions:
-    """Load the location: the shipped tree through Dagster's components, another one from its catalogue."""
-    if parts.settings.defs_root != SHIPPED:
+    """Load the location: the shipped tree through Dagster's components, another one, or a tenant's part, from its catalogue."""
+    if parts.settings.defs_root != SHIPPED or parts.settings.tenant is not None:
         return build_defs(parts)
     return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), build_platform_defs(parts))
 
 
 def bind_parts(settings: Settings, *, watcher: Watcher | None = None) -> Parts:
     """Check every declaration of every file, then bind this environment's parts."""
-    return build_parts(settings, load_tree(settings.defs_root), watcher=watcher)
+    return build_parts(settings, load_tree(settings.defs_root, settings), watcher=watcher)
 
 
 @dg.definitions

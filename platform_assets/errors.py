@@ -19,6 +19,7 @@ FalajError
 │   └── AccessError      no token, or not a valid one (HTTP 401)
 │       └── ForbiddenError  a known caller who may not do this (HTTP 403)
 ├── AdmissionError       a run may not start: its budget, its own limit or where its data may be forbids it
+├── ResidencyError       something would be placed where the data that it is made from may not be
 ├── BackupError          a backup cannot be taken, or is altered, cut off, or without its keys
 ├── ScanError            a scan could audit nothing, or an exception from one is malformed or has run out
 ├── SettingsError        a settings file is wrong, or a server that it names does not answer; lists every fault
@@ -130,6 +131,10 @@ class ForbiddenError(AccessError):
 
 class AdmissionError(FalajError):
     """A run may not start: its budget, its own limit or where its data may be forbids it."""
+
+
+class ResidencyError(FalajError):
+    """Something would be placed where the data that it is made from may not be."""
 
 
 class BackupError(FalajError):

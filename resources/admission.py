@@ -13,11 +13,14 @@ from platform_assets.stages.admission.cost import LAST_RUNS, Bill, Need, write_b
 from platform_assets.stages.admission.payer import asked_of, payer_of, run_model_of, stage_of
 from platform_assets.stages.admission.urgency import queue_priority
 from platform_assets.stages.admission.verdict import judge
-from platform_assets.stages.governance.residency import find_breaches
+from platform_assets.stages.governance.placing import Misplaced, find_misplaced
+from platform_assets.stages.governance.residency import Breach, find_breaches
 
 if TYPE_CHECKING:
     from platform_assets import ports
     from platform_assets.specs.catalogue import Catalogue
+    from platform_assets.specs.compute import ComputeProfile
+    from platform_assets.specs.places import Place
 
 _GRACE_SECONDS = 60.0  # between a promise and the run that stands in Dagster's database
 StillGoing = Callable[[Sequence[str]], Mapping[str, bool]]
@@ -30,6 +33,7 @@ class Admission:
     catalogue: Catalogue
     ledger: ports.Ledger
     now: Callable[[], float] = time.time
+    places: Sequence[Place] = ()
 
     def ask(
         self,
@@ -47,7 +51,7 @@ class Admission:
         """
         month = Month.of(self.now())
         bills = self.bills(keys, elsewhere=elsewhere)
-        breaches = [f"{breach.sentence}." for breach in find_breaches(self.catalogue, keys)]
+        breaches = [f"{one.sentence}." for one in self._breaches(keys, elsewhere or {})]
         self._settle(still_going)
         verdicts: list[Verdict] = []
 
@@ -60,6 +64,13 @@ class Admission:
 
         self.ledger.promise(run_id, month=month, judge=decide)
         return verdicts[-1]
+
+    def _breaches(self, keys: Sequence[Sequence[str]], elsewhere: Mapping[tuple[str, ...], str]) -> list[Breach | Misplaced]:
+        def where(asset: Sequence[str]) -> tuple[str, ComputeProfile]:
+            name = elsewhere.get(tuple(asset))
+            return (name, self.catalogue.compute.profiles[name]) if name else self.catalogue.profile_of_asset(asset)
+
+        return [*find_breaches(self.catalogue, keys, profile_of=where), *find_misplaced(self.catalogue, keys, places=self.places)]
 
     def bills(self, keys: Sequence[Sequence[str]], *, elsewhere: Mapping[tuple[str, ...], str] | None = None) -> list[Bill]:
         """Return what each payer's part of a run is expected to cost."""

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from platform_assets import ports
     from platform_assets.specs.catalogue import Catalogue
     from platform_assets.specs.dataset import DatasetSpec
+    from resources.border import Border
     from resources.column_keys import ColumnKey
     from resources.databases import Database
     from resources.erasures import Erasures
@@ -126,7 +127,14 @@ class Parts:
         """The inference server of this home."""
         from resources.serving import LocalServing
 
-        return LocalServing(self.settings, self.releases)
+        return LocalServing(self.settings, self.releases, border=self.border)
+
+    @cached_property
+    def border(self) -> Border:
+        """The last look before something is placed where its data may not be."""
+        from resources.border import Border
+
+        return Border(self.catalogue, self.settings.places, lambda: self.audit)
 
     @cached_property
     def clock(self) -> ports.Clock:
@@ -215,6 +223,18 @@ class Parts:
         from resources.erasures import Erasures
 
         return Erasures(self.settings.home.erasures, state=open_state_of(self.settings), key=self.pseudonym_key)
+
+    def find_in_servers(self, words: Sequence[str]) -> list[str]:
+        """Return columns of the databases of this environment in which one of these words stands; none where there is no server."""
+        from resources.sql_search import find_words
+
+        dsns = {database_of(self.settings, "falaj"), self.settings.ledger, self.settings.leases}
+        return [
+            f"PostgreSQL {column}"
+            for dsn in sorted(filter(None, dsns))
+            if dsn.startswith("postgresql:")
+            for column in find_words(dsn, words)
+        ]
 
     def source(self, dataset: str) -> ports.Source:
         """Open a dataset's source, read without those who are forgotten."""

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.keys import model_key
 from platform_assets.ports import ReleaseStore
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.records import ArmFigures, from_mapping
@@ -25,6 +26,9 @@ from platform_assets.stages.serving.prediction_log import close_left_overs, clos
 from resources.replicas import count, gather
 from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
+
+if TYPE_CHECKING:
+    from resources.border import Border
 
 READY_FILE = "inference_server.json"
 _HINT = "start it with `falaj up` or `falaj serve MODEL`"
@@ -192,12 +196,16 @@ def _encode(body: Any) -> bytes:
 class LocalServing:
     """Serving target on this machine, over the server's admin routes."""
 
-    def __init__(self, settings: Settings, releases: ReleaseStore) -> None:
+    def __init__(self, settings: Settings, releases: ReleaseStore, *, border: Border | None = None) -> None:
+        """`border` has the last word on whether a model may be placed on this server at all."""
         self._settings = settings
         self._releases = releases
+        self._border = border
 
     def load(self, model: str, digest: str) -> None:
         """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
+        if self._border is not None:
+            self._border.hold(model_key(model, "deployed"), actor="inference server")
         self._ask("POST", model, "load", {"digest": digest, "path": str(self._releases.path(digest).absolute())})
 
     def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:

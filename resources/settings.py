@@ -13,6 +13,7 @@ from platform_assets.errors import StateError
 from resources.variables import QUIET, STEADY, VARIABLES
 
 if TYPE_CHECKING:
+    from platform_assets.specs.places import Place
     from platform_assets.specs.team import TeamSpec
     from resources.couriers import Mailbox, QuietHours
 
@@ -136,6 +137,21 @@ class Home:
         return self.run / "web.sock"
 
     @property
+    def mlflow_socket(self) -> Path:
+        """Where MLflow's server listens, for the gateway alone."""
+        return self.run / "mlflow.sock"
+
+    @property
+    def tenant(self) -> Path:
+        """Name of the tenant that this home is bound to; without the file it is everybody's."""
+        return self.root / "tenant"
+
+    @property
+    def tenants(self) -> Path:
+        """Homes of tenants that have one each."""
+        return self.root / "tenants"
+
+    @property
     def reports(self) -> Path:
         """HTML reports."""
         return self.root / "reports"
@@ -200,6 +216,8 @@ class Settings:
     team: TeamSpec | None = None
     team_file: Path | None = None
     elsewhere: tuple[str, ...] = ()  # variables that name a place of their own for what is kept here otherwise
+    places: tuple[Place, ...] = ()
+    tenant: str | None = None
 
     def with_suffix(self, suffix: str) -> Settings:
         """Return the same settings with the home beside this one, named after what it is for."""
@@ -215,8 +233,9 @@ def apply_to_this_process(settings: Settings) -> None:
 def read_settings() -> Settings:
     """Read the environment; every default is the laptop's."""
     root = Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute()
+    home = Home(root)
     settings = Settings(
-        home=Home(root),
+        home=home,
         environment=_read_environment(),
         defs_root=Path(_chosen("FALAJ_DEFS") or CHECKOUT / VARIABLES["FALAJ_DEFS"].default).absolute(),
         webhook_url=_chosen("FALAJ_WEBHOOK_URL"),
@@ -235,10 +254,21 @@ def read_settings() -> Settings:
         notices=_read_notices(),
         identity=_read_identity(),
         elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),
+        tenant=home.tenant.read_text().strip() if home.tenant.is_file() else None,
     )
     if settings.environment == LAPTOP:
-        return settings
-    return with_team(settings, Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute())
+        return _with_places(settings)
+    file = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
+    return _with_places(with_team(settings, file))
+
+
+def _with_places(settings: Settings) -> Settings:
+    """Say of every part where it stands; raises StateError where a server's law is not declared."""
+    from resources.places import NAMED, read_places
+
+    told = _chosen("FALAJ_JURISDICTIONS") or VARIABLES["FALAJ_JURISDICTIONS"].default
+    named = {name: value for name in NAMED if (value := _chosen(name))}
+    return replace(settings, places=read_places(told, named=named, team=settings.team, file=settings.team_file))
 
 
 def with_team(settings: Settings, file: Path) -> Settings:
@@ -353,4 +383,6 @@ def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     ours = {"FALAJ_HOME": str(settings.home.root), "FALAJ_ENV": settings.environment, "FALAJ_DEFS": str(settings.defs_root)}
     if settings.team_file is not None:
         ours["FALAJ_TEAM"] = str(settings.team_file)
+    if settings.tenant is not None:
+        ours |= {"FALAJ_SERVE_PORT": str(settings.serve_port), "FALAJ_LEASES": settings.leases or ""}
     return {**os.environ, **QUIET, **STEADY, **ours, "DAGSTER_HOME": str(settings.home.instance), **extra}

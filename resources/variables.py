@@ -77,6 +77,12 @@ VARIABLES = {
             "",
             "TOML file of those who may send events by signed webhook to the web UI's address, under /events. Left out, nobody may.",
         ),
+        Variable(
+            "FALAJ_JURISDICTIONS",
+            "AE",
+            "Whose law holds where data may come to, ISO 3166-1 alpha-2: this machine's and FALAJ_HOME's first, then servers elsewhere"
+            " by the variable that names them, such as: AE, FALAJ_EVENTS=AE, FALAJ_WEBHOOK_URL=DE.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable(

@@ -17,6 +17,7 @@ from platform_assets.measures import METRICS
 from platform_assets.specs.account import Account, ReleaseAccount
 from platform_assets.specs.records import DriftPointer, FeatureSchema, from_mapping, read_record
 from platform_assets.specs.spending import Month
+from platform_assets.stages.governance.placing import list_places
 from platform_assets.stages.governance.residency import trace
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def gather_account(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance,
         model=model.name, since=since.isoformat(timespec="seconds"), until=until.isoformat(timespec="seconds"), log_length=length,
         declared=model.model_dump(mode="json"), dataset=dataset.model_dump(mode="json"), entries=inside,
         before=before[-1] if before else None, releases=[_release(digest, parts) for digest in dict.fromkeys(live)],
-        way=_way(model.name, parts), windows=[_window(asdict(one)) for one in report.windows[seen:]],
+        way=_way(model.name, parts),
+        places=list_places(parts.catalogue, model.name, places=parts.settings.places, on=until.date()),
+        windows=[_window(asdict(one)) for one in report.windows[seen:]],
         performance=[asdict(one) for one in report.performance if one.value is not None],
         cost=_cost(model.name, parts, since=since.timestamp(), until=until.timestamp()),
         notes={state: _notes(keys.dataset_key(dataset.name, state), instance, until=until) for state in _NOTED},

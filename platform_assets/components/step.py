@@ -96,6 +96,7 @@ class Step:
 
         compute = self.parts.catalogue.compute
         name = profile or profile_here(self.context.asset_key.path, self.parts)
+        self.parts.border.hold(self.context.asset_key.path, actor=launcher_of(self.context.run.tags), profile=name)
         placement = resolve(compute.profiles[name], name=name, machine=look_at_machine(), threads=threads)
         self.placed.append(placement)
         self.say(f"{'/'.join(self.context.asset_key.path)} {placement.sentence}.")
@@ -165,6 +166,7 @@ def build_step(
         with _measured(key, context, parts) as meter:
             step = Step(context, parts, meter)
             try:
+                parts.border.hold(key, actor=launcher_of(context.run.tags))
                 outcome = work(step)
             except FalajError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error

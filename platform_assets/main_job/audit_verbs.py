@@ -83,7 +83,7 @@ def write_report(
 
 
 def _open(settings: Settings) -> Parts:
-    return build_parts(settings, load_tree(settings.defs_root))
+    return build_parts(settings, load_tree(settings.defs_root, settings))
 
 
 def _parse_time(text: str) -> datetime:

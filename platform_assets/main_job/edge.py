@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform_assets.errors import ReleaseError, ServingError
+from platform_assets.keys import model_key
 from platform_assets.main_job.operations import find_release, open_parts
 from platform_assets.main_job.releases import released_digests
+from platform_assets.specs.places import Place, check_jurisdiction
 from platform_assets.specs.records import FeatureSchema, read_record
 from platform_assets.stages.serving.access import PUBLIC_KEY_FILE
 from platform_assets.stages.serving.edge import KEYS, POLICY_FILE, RELEASES, EdgePolicy
@@ -25,6 +27,7 @@ from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.handover import leave_receipt, waiting, write_whole
 from resources.edge_site import INFRA, site_files
 from resources.keys import LaptopKeys, ModelSigner
+from resources.places import VARIABLE
 from resources.releases import SealedReleases
 from resources.tokens import ensure_signing_key
 
@@ -37,13 +40,24 @@ _LEVEL = 1  # of gzip: 6 makes 57 MB of 64, in three times the CPU time
 _PROGRAMS = ("falaj-edge", "install.sh")
 
 
-def write_bundle(settings: Settings, model: str, *, out: Path | None, version: str | None) -> tuple[Path, str, list[str]]:
+def write_bundle(
+    settings: Settings, model: str, *, out: Path | None, version: str | None, jurisdiction: str | None = None
+) -> tuple[Path, str, list[str]]:
     """Write the archive of a release; return its path, the release's digest and the features that callers at the edge must send.
 
     It appears whole under its name or not at all. The release is sealed anew under a key of this bundle's own, so that no key of the home
-    leaves it: the archive can be read by who has it, and is of mode 0600.
+    leaves it: the archive can be read by who has it, and is of mode 0600. `jurisdiction`: whose law holds where the box stands, this
+    machine's when left out; where the model's data may not be there, nothing is written, and that is audited.
     """
     parts, digest = find_release(settings, model, version)
+    here = next((place.jurisdiction for place in settings.places if place.part == "inference server"), None)
+    if law := jurisdiction or here:
+        try:
+            check_jurisdiction(law)
+        except ValueError as error:
+            raise ReleaseError(f"--jurisdiction: {error}") from None
+        box = Place("edge box", "where the bundle is brought to", law, "--jurisdiction" if jurisdiction else VARIABLE)
+        parts.border.hold(model_key(model, "deployed"), actor="falaj bundle", places=[box])
     release = parts.releases.open(digest)
     name = f"falaj-edge-{model}-{release.version}"
     path = out or Path(f"{name}.tar.gz")
@@ -65,7 +79,7 @@ def write_bundle(settings: Settings, model: str, *, out: Path | None, version: s
         raise ReleaseError(f"{path} cannot be written ({error.strerror}); free some space or name another file with --out") from error
     finally:
         beside.unlink(missing_ok=True)
-    detail = {"digest": digest, "file": str(path.absolute()), "target": "edge"}
+    detail = {"digest": digest, "file": str(path.absolute()), "target": "edge", "jurisdiction": law}
     parts.audit.append("release_exported", subject=f"model/{model}", actor="falaj bundle", detail=detail)
     schema = read_record(FeatureSchema, release["schema.json"])
     return path, digest, [feature.name for feature in schema.features if schema.online and feature.entity != schema.key]

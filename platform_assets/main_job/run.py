@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from rich.console import Console
 
-from platform_assets.components.tree import load_tree
+from platform_assets.components.tree import forget_trees
 from platform_assets.definitions import bind_parts, load_defs
 from platform_assets.errors import Fault, ReleaseError, SpecError
 from platform_assets.main_job import loop, site, summary
@@ -32,7 +32,7 @@ def run_main_job(settings: Settings, *, models: Sequence[str], sources: Mapping[
         site.prepare(settings)
         apply_to_this_process(settings)
         bind_sources(settings.home, sources)
-        load_tree.cache_clear()
+        forget_trees()
         bars = Bars(console)
         parts = bind_parts(settings, watcher=bars)
         catalogue = parts.catalogue

@@ -61,7 +61,7 @@ def predict_rows(settings: Settings, model: str, file: Path, *, version: str | N
 def _open(settings: Settings, model: str, file: Path, *, version: str | None) -> tuple[Scorer, Iterator[tuple[pa.RecordBatch, np.ndarray]]]:
     from platform_assets.stages.scoring.scorer import BATCH_ROWS, Scorer
 
-    parts = build_parts(settings, load_tree(settings.defs_root))
+    parts = build_parts(settings, load_tree(settings.defs_root, settings))
     if model not in parts.catalogue.models:
         raise SpecError([Fault("falaj", model, f"no model of this name; declared: {', '.join(sorted(parts.catalogue.models))}")])
     rows = RowFile(file)

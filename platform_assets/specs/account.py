@@ -33,8 +33,9 @@ class Account:
 
     `since` and `until`: ISO times in UTC, of the wall clock. `entries`: of the model, its dataset, its runs and the platform, in order, in
     the period; `before`: the decision that was in force when the period began. `way`: asset, profile and jurisdiction of every step of
-    the data. `windows`: drift windows (the data's clock) seen in the period. `cost`: ledger by stage. `notes`: figures that assets left
-    in their metadata in the period, by asset key.
+    the data; `places`: parts, jurisdiction and ground of every store, queue, log and target that it comes to. `windows`:
+    drift windows (the data's clock) seen in the period. `cost`: ledger by stage. `notes`: figures that assets left in their metadata in
+    the period, by asset key.
     """
 
     model: str
@@ -47,6 +48,7 @@ class Account:
     before: AuditEntry | None = None
     releases: Sequence[ReleaseAccount] = ()
     way: Sequence[Mapping[str, str]] = ()
+    places: Sequence[Mapping[str, Any]] = ()
     windows: Sequence[Mapping[str, Any]] = ()
     performance: Sequence[Mapping[str, Any]] = ()
     cost: Sequence[Mapping[str, Any]] = ()

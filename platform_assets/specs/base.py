@@ -6,7 +6,9 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints, WithJsonSchema
+
+from platform_assets.specs.places import check_jurisdiction
 
 _SPAN = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|w)\s*$")
 _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))  # minute, hour, day, month, weekday
@@ -50,6 +52,7 @@ def _is_cron_field(field: str, low: int, high: int) -> bool:
 
 Span = Annotated[timedelta, BeforeValidator(parse_span, json_schema_input_type=str), PlainSerializer(format_span, return_type=str)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
+Jurisdiction = Annotated[str, AfterValidator(check_jurisdiction), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$"})]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 ColumnName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 

@@ -54,6 +54,14 @@ class Catalogue:
         models = {name: model.model_copy(update={"dataset": swap.get(model.dataset, model.dataset)}) for name, model in self.models.items()}
         return replace(self, models=models)
 
+    def of_tenant(self, tenant: str) -> Catalogue:
+        """Return what is one tenant's: its models, the datasets that they read or may read instead, its budget."""
+        models = {name: model for name, model in self.models.items() if model.tenant == tenant}
+        read = {model.dataset for model in models.values()}
+        datasets = {name: dataset for name, dataset in self.datasets.items() if name in read or dataset.stands_in_for in read}
+        mine = {name: spec for name, spec in self.compute.tenants.items() if name == tenant}
+        return replace(self, models=models, datasets=datasets, compute=self.compute.model_copy(update={"tenants": mine}))
+
     def dataset_of(self, model: str) -> DatasetSpec:
         """Return the dataset that a model reads."""
         return self.datasets[self.models[model].dataset]

@@ -7,10 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, StringConstraints
 
-from platform_assets.specs.base import Name, Span, Spec
+from platform_assets.specs.base import Jurisdiction, Name, Span, Spec
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Impact = Literal["low", "normal", "high", "critical"]
 WhenSpent = Literal["hold", "refuse"]
 _MEMORY = re.compile(r"^(\d+(?:\.\d+)?)(Mi|Gi|Ti)$")

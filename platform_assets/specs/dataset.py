@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
+from platform_assets.specs.base import ColumnName, Cron, Jurisdiction, Name, Span, Spec
 
 ColumnType = Literal["integer", "number", "string", "boolean", "timestamp", "image", "text"]
 
@@ -153,7 +153,7 @@ FeatureView = Annotated[ColumnsView | AggregatesView, Field(discriminator="kind"
 class Transfer(Spec):
     """A transfer across the border that the law allows, with the ground for it: UAE PDPL articles 22 and 23, GDPR articles 44 to 49."""
 
-    to: str = Field(pattern=r"^[A-Z]{2}$", description="Jurisdiction that rows may be brought to, ISO 3166-1 alpha-2.")
+    to: Jurisdiction = Field(description="Jurisdiction that rows may be brought to, ISO 3166-1 alpha-2.")
     basis: str = Field(
         min_length=10, description="The legal ground, so that a lawyer finds it: adequacy, clauses, consent, and where it lies."
     )
@@ -190,7 +190,7 @@ class DatasetSpec(Spec):
     )
     contract: Contract = Field(Contract(), description="What a delivery must fulfil.")
     views: dict[Name, FeatureView] = Field(default_factory=dict, description="Feature views by name.")
-    residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
+    residency: Jurisdiction = Field("AE", description="Jurisdiction, ISO 3166-1 alpha-2.")
     transfers: tuple[Transfer, ...] = Field(
         (), description="Jurisdictions beside it that rows may be brought to, each by a dated legal basis."
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from platform_assets.specs.base import ColumnName, Cron, Name, Span, Spec
+from platform_assets.specs.base import ColumnName, Cron, Jurisdiction, Name, Span, Spec
 from platform_assets.specs.compute import BudgetSpec, ProfileName, SlaSpec
 
 Kind = Literal["binary", "multiclass"]
@@ -273,7 +273,7 @@ class RetrainingSpec(Spec):
 class GovernanceSpec(Spec):
     """What the record of processing needs."""
 
-    residency: str = Field("AE", pattern=r"^[A-Z]{2}$", description="Jurisdiction, ISO 3166-1 alpha-2.")
+    residency: Jurisdiction = Field("AE", description="Jurisdiction, ISO 3166-1 alpha-2.")
     retention: Span | None = Field(
         None, description="How long answers may be kept in the production log, by event time on the data's clock."
     )

@@ -7,22 +7,28 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, FilePath, field_validator, model_validator
 
-from platform_assets.specs.base import Spec
-
-_LOOPBACK = ("localhost", "::1")
+from platform_assets.specs.base import Jurisdiction, Spec
+from platform_assets.specs.places import is_loopback
 
 
 class _Server(Spec):
     ca: FilePath | None = Field(
         None, description="Certificates (PEM) that the server's must come from; required unless the server is on loopback."
     )
+    jurisdiction: Jurisdiction | None = Field(
+        None, description="Whose law holds where it stands, ISO 3166-1 alpha-2; left out on loopback alone, where it is this machine's."
+    )
 
     def _check_open(self, url: str, field: str) -> None:
         host = urlsplit(url).hostname or ""
-        if self.ca is None and host not in _LOOPBACK and not host.startswith("127."):
+        if is_loopback(host):
+            return
+        if self.ca is None:
             raise ValueError(
                 f"{field} names {host}, which is not on loopback, without ca; name the file of certificates that it is held to"
             )
+        if self.jurisdiction is None:
+            raise ValueError(f"{field} names {host}, which is not on loopback, without jurisdiction; say whose law holds there, such as AE")
 
 
 class _KnownByCertificate(_Server):

@@ -32,7 +32,7 @@ _LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", ACTOR_TAG)
 
 def admission_of(parts: Parts) -> Admission:
     """Return admission over one home's declarations and ledger."""
-    return Admission(parts.catalogue, parts.ledger)
+    return Admission(parts.catalogue, parts.ledger, places=parts.settings.places)
 
 
 def launcher_of(tags: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from platform_assets.components.step import latest_record
 from platform_assets.errors import StageError
 from platform_assets.main_job.jobs import Jobs
 from platform_assets.main_job.progress import Bars
+from platform_assets.specs.places import Place
 from platform_assets.specs.records import InForce, TablePin
 from resources.home import prepare_home
 from resources.settings import CHECKOUT
@@ -113,6 +115,25 @@ def test_a_breach_leaves_the_last_good_version_in_force_and_says_so(blocking: tu
     deliveries.deliver()
     assert deliveries.refresh(instance).success
     assert deliveries.in_force(instance).refused is None
+
+
+def test_nothing_is_placed_in_a_store_that_came_to_stand_abroad_and_the_refusal_is_audited(
+    blocking: tuple[Deliveries, dg.DagsterInstance],
+) -> None:
+    deliveries, instance = blocking
+    deliveries.deliver()
+    settings = deliveries.tiny.settings
+    deliveries.tiny.settings = replace(settings, places=(Place("tables", "a bucket of another region", "DE", "team.toml"),))
+    result = deliveries.refresh(instance)
+    assert not result.success
+    assert deliveries.pins() == [None] * len(CHAIN)
+    (told,) = [one for one in deliveries.tiny.parts.audit.entries() if one["action"] == "placement_refused"]
+    assert (told["subject"], told["detail"]["jurisdiction"]) == (f"dataset/{NAME}", "DE")
+    assert told["detail"]["path"] == ["/".join(CHAIN[0]), "tables (a bucket of another region)"]
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    assert told["detail"]["reason"] in failed.event_specific_data.error.message
+    deliveries.tiny.settings = settings
+    assert deliveries.refresh(instance).success
 
 
 def test_undeclared_personal_data_blocks_by_name_and_count_and_no_value_is_shown(blocking: tuple[Deliveries, dg.DagsterInstance]) -> None:

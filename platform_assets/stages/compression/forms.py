@@ -74,13 +74,13 @@ def _exits(network: nn.Module) -> list[int]:
 
 
 def list_continuations(name: str, methods: Iterable[str]) -> list[str]:
-    """List what a survivor goes on as: tuned for four bits, and cut to half; convolutions of so few channels do not bear a cut."""
+    """List what a survivor goes on as: cut to half, and tuned for four bits."""
     allowed, steps = set(methods), read_steps(name)
     if steps[-1].method in ("trees", "tables"):
         return []
     if steps[0].method != "distil":
         return []
-    further = ["qat-4"] if family_of(name) == "convolutions" else ["qat-4", "prune-50", "prune-50+qat-4"]
+    further = ["qat-4", "prune-50", "prune-50+qat-4"]
     return [f"{name}+{step}" for step in further if {one.method for one in read_steps(step)} | {"pack"} <= allowed]
 
 

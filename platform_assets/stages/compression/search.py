@@ -1,13 +1,14 @@
-"""The search over compositions of methods, under a budget of time: halving, then finishing, then one look at the holdout.
+"""The search over compositions of methods, under a budget of time: successive halving, then finishing, then one look at the holdout.
 
-What a form costs is known before it learns, so one that costs more than the teacher is never taught. The rest are tried for a short time;
-those that are best in loss and cost together share what is left in one long course each. They go on (cut, tuned for few bits) and are
-finished in every way that fits. Choosing is by the calibration rows alone; the holdout is asked once, at the end, for what is reported.
+What a form costs is known before it learns, so one that costs more than the teacher is never taught. The rest learn in rounds; after each
+the half stays that is best in loss and cost together. What is left goes on (cut, tuned for few bits) and is finished in every way that
+fits it. Choosing is by the calibration rows alone; the holdout is asked once, at the end, for what is reported.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from dataclasses import replace
@@ -53,13 +54,11 @@ if TYPE_CHECKING:
 # What a graph or a network that a method cannot take makes torch-pruning, torch and onnxruntime raise.
 FAILURES = (StageError, RuntimeError, ValueError, NotImplementedError, TypeError, KeyError, IndexError, AttributeError)
 # Shares of the budget, STARTING with the lessons; the rest is for finishing and measuring.
-LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.5, 0.12
-# Of what learning may take, round after round: the first only tells forms apart. One course of ten seconds makes of the same student what
-# three of five do not: each begins with a rate that forgets.
-TURNS = (0.25, 0.75)
+LESSONS, STARTING, LEARNING, GOING_ON = 0.12, 0.35, 0.45, 0.12
+LEFT = (0.75, 0.5, 0.5)  # of what learns, after each round
 # At least so many of each family stay: convolutions begin more slowly than perceptrons, and end better.
 KEPT = {"perceptrons": 2, "convolutions": 2, "cuts": 1, "trees": 2}
-SECONDS_A_START = 2.5  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
+SECONDS_A_START = 2.0  # of learning, that a start is given in the first round at least; a smaller budget begins with fewer
 SURVIVORS, GROWN = 4, 7  # of what learns, and of trees, which are measured as they are
 COPIES, COPY_WARP = 3, 0.5  # warped copies of each calibration picture that a loss is judged on, too: 234 pictures alone say little
 BENCH_ROWS = 256
@@ -116,10 +115,10 @@ class _Search:
     # --- rounds
 
     def halve(self) -> None:
-        """Start what there is time for, drop what costs more than the teacher, and let the best of a short round have a long one."""
+        """Start what there is time for, drop what costs more than the teacher, and halve what is left, round after round."""
         learning = LEARNING * self._plan.budget_seconds
         starts = list_starts(self._teacher, self._plan.methods)
-        most = max(2, int(learning * TURNS[0] / SECONDS_A_START))
+        most = max(2, int(learning / len(LEFT) / SECONDS_A_START))
         parts: list[Part] = []
         begun = 0
         for name in starts:
@@ -131,11 +130,13 @@ class _Search:
             begun += learns
             if part:
                 parts.append(part)
-        for turn, share in enumerate(TURNS, start=1):
-            each = learning * share / max(1, sum(part.learns for part in parts))
+        for turn, share in enumerate(LEFT, start=1):
+            pupils = [part for part in parts if part.learns]
+            each = learning / len(LEFT) / max(1, len(pupils))
             parts = [part for part in parts if self._try(part.name, self._learn, part, each, turn)]
             pupils, grown = ([part for part in parts if part.learns is learns] for learns in (True, False))
-            parts = [*self._drop_worst(pupils, left=SURVIVORS, turn=turn), *self._drop_worst(grown, left=GROWN, turn=turn)]
+            left = max(SURVIVORS, math.ceil(share * len(pupils)))
+            parts = [*self._drop_worst(pupils, left=left, turn=turn), *self._drop_worst(grown, left=GROWN, turn=turn)]
         self._parts = parts
 
     def go_on(self) -> None:

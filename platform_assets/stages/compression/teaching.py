@@ -202,12 +202,9 @@ def teach(network: nn.Module, teaching: Teaching, *, seconds: float, rate: float
     start = busy_seconds()
     run(copy.deepcopy(network), PROBE_STEPS)
     each = (busy_seconds() - start) / PROBE_STEPS
-    if each * LEAST_STEPS * 6 < seconds:
-        marks = [busy_seconds()]
-        for steps in (LEAST_STEPS, 3 * LEAST_STEPS):
-            run(copy.deepcopy(network), steps)
-            marks.append(busy_seconds())
-        # What a course costs before its first step is in both, and so in neither.
-        each = max(1e-6, (marks[2] - 2 * marks[1] + marks[0]) / (2 * LEAST_STEPS))
+    if each * LEAST_STEPS * 4 < seconds:
+        middle = busy_seconds()
+        run(copy.deepcopy(network), 3 * LEAST_STEPS)
+        each = (busy_seconds() - middle) / (3 * LEAST_STEPS)
     run(network, max(LEAST_STEPS, int((seconds - (busy_seconds() - start)) / each)))
     return network.cpu().eval()

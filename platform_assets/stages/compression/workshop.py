@@ -121,7 +121,8 @@ class Workshop:
         if part.learns and part.rounds < rounds:
             step = read_steps(part.name)[-1]
             hints = step.method == "distil" and step.option.endswith("h")
-            part.model = teach(part.model, self.teaching, seconds=seconds, rate=load_method(step.method).RATE, name=part.name, hints=hints)
+            rate = load_method(step.method).RATE * (0.5 if part.rounds else 1.0)
+            part.model = teach(part.model, self.teaching, seconds=seconds, rate=rate, name=part.name, hints=hints)
             if step.method == "qat":
                 part.model = settle(part.model, plain=self._before(part.name).model)
         part.rounds = rounds

@@ -73,7 +73,8 @@ def _data(account: Account) -> dict[str, Any]:
     return {
         "dataset": dataset.get("name"), "owner": dataset.get("owner"), "description": dataset.get("description"),
         "source": dataset.get("source", {}).get("kind"), "residency": dataset.get("residency"), "retention": dataset.get("retention"),
-        "columns": len(dataset.get("columns", {})), "way": list(account.way), "learnt_from": pins,
+        "columns": len(dataset.get("columns", {})), "way": list(account.way), "places": list(account.places),
+        "transfers": list(dataset.get("transfers") or ()), "learnt_from": pins,
     }  # fmt: skip
 
 

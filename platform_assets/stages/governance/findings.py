@@ -80,10 +80,16 @@ def _quality(account: Account) -> str:
 def _residency(account: Account) -> str:
     if not account.way:
         return ""
-    places = sorted({step["jurisdiction"] for step in account.way})
+    steps, kept = ({row["jurisdiction"] for row in rows} for rows in (account.way, account.places))
     basis = account.dataset.get("transfers") or ()
-    told = "; ".join(f"to {one['to']} on {one['basis']} since {one['since']}" for one in basis)
-    return f"{len(account.way)} steps from source to report stand in {', '.join(places)}" + (f"; transfer {told}" if told else "")
+    told = "; ".join(f"to {one['to']} on {one['basis']} from {one['since']} until {one.get('until') or 'it is withdrawn'}" for one in basis)
+    refused = of_action(account, "placement_refused")
+    return "".join((
+        f"{len(account.way)} steps from source to report stand in {', '.join(sorted(steps))}",
+        f", and what they leave in {len(account.places)} places in {', '.join(sorted(kept))}" if kept else "",
+        f"; transfer {told}" if told else "",
+        f"; {len(refused)} placements refused{_entries(refused)}" if refused else "",
+    ))  # fmt: skip
 
 
 def _training(account: Account) -> str:

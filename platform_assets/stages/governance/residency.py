@@ -58,22 +58,23 @@ def find_breaches(
             continue
         dataset = catalogue.datasets[path[0][1]]
         name, profile = (profile_of or catalogue.profile_of_asset)(asset)
-        if profile.jurisdiction != dataset.residency and not _is_transferred(dataset, profile.jurisdiction, on=on):
+        if profile.jurisdiction != dataset.residency and not is_transferred(dataset, profile.jurisdiction, on=on):
             fitting = tuple(sorted(one for one, its in catalogue.compute.profiles.items() if its.jurisdiction == dataset.residency))
             way = tuple("/".join(key) for key in path)
             found.append(
-                Breach(dataset.name, dataset.residency, way, name, profile.jurisdiction, fitting, _lapsed(dataset, profile.jurisdiction))
+                Breach(dataset.name, dataset.residency, way, name, profile.jurisdiction, fitting, lapsed(dataset, profile.jurisdiction))
             )
     return found
 
 
-def _is_transferred(dataset: DatasetSpec, jurisdiction: str, *, on: date | None) -> bool:
+def is_transferred(dataset: DatasetSpec, jurisdiction: str, *, on: date | None) -> bool:
+    """Whether a declared transfer lets rows be in this jurisdiction on this day, today in UTC when left out."""
     day = on or datetime.now(tz=UTC).date()
     return any(transfer.holds(jurisdiction, on=day) for transfer in dataset.transfers)
 
 
-def _lapsed(dataset: DatasetSpec, jurisdiction: str) -> str:
-    """Name transfers there that do not hold today."""
+def lapsed(dataset: DatasetSpec, jurisdiction: str) -> str:
+    """Name transfers there that do not hold today, as a part of a sentence."""
     spans = [f"{one.since} to {one.until or 'now'}" for one in dataset.transfers if one.to == jurisdiction]
     return f" (a transfer to {jurisdiction} is declared from {', '.join(spans)})" if spans else ""
 

@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from platform_assets import cli, cli_edge
-from platform_assets.errors import ReleaseError, ServingError, SpecError
+from platform_assets.errors import ReleaseError, ResidencyError, ServingError, SpecError
 from platform_assets.main_job import edge
 from platform_assets.main_job.operations import open_parts
 from platform_assets.stages.serving.edge import read_policy
@@ -137,6 +137,17 @@ def test_bad_input_is_one_sentence(box, home, tmp_path, monkeypatch):
         edge.collect(settings, MODEL, tmp_path / "none")
     code, said = hand_over(box, tmp_path, tmp_path / "none")
     assert (code, said) == (1, f"falaj-edge: {tmp_path}/none is no folder: the link is not there; mount it, or name another one\n")
+
+
+def test_nothing_is_bundled_for_a_country_where_the_data_may_not_be(home, tmp_path):
+    settings, digest = home
+    for law, error in (("DE", ResidencyError), ("Germany", ReleaseError)):
+        with pytest.raises(error, match=law):
+            edge.write_bundle(settings, MODEL, out=tmp_path / "a.tar.gz", version=digest[:12], jurisdiction=law)
+    assert not list(tmp_path.iterdir())
+    *_, refused = open_parts(settings, MODEL).audit.entries()
+    assert (refused["action"], refused["actor"]) == ("placement_refused", "falaj bundle")
+    assert refused["detail"]["path"][-2:] == [f"model/{MODEL}/deployed", "edge box (where the bundle is brought to)"]
 
 
 def test_a_full_disk_leaves_no_half_archive(home, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from platform_assets import keys
 from platform_assets.specs.catalogue import read_catalogue
 from platform_assets.specs.compute import BudgetSpec, ComputeProfile, ComputeSpec, SlaSpec, TenantSpec
+from platform_assets.specs.places import Place
 from platform_assets.specs.spending import Month
 from platform_assets.stages.admission.payer import asked_of
 from resources.admission import Admission
@@ -91,6 +92,10 @@ def test_a_held_run_is_promised_nothing(ledger):
     spend(ledger, aed=60)
     assert ask(Admission(declared(), ledger), "a").answer == "hold"
     assert ledger.promised_runs() == {}
+    abroad = Admission(declared(), ledger, places=[Place("artefacts", "a bucket", "US", "team.toml")])
+    verdict = ask(abroad, "b")
+    assert verdict.answer == "refuse"
+    assert "-> artefacts (a bucket) would be in US (team.toml says so)" in verdict.sentence
 
 
 def test_a_new_month_has_its_whole_budget(ledger):

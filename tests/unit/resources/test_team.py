@@ -58,6 +58,7 @@ def test_the_shipped_file_shows_every_key_that_there_is():
         ("postgresql", "url", "postgresql://falaj:secret@127.0.0.1/falaj", "a password stands in the address"),
         ("postgresql", "url", "postgresql://falaj@127.0.0.1/falaj?sslmode=disable", "each has a key of its own"),
         ("postgresql", "url", "postgresql://falaj@db.example/falaj", "db.example, which is not on loopback, without ca"),
+        ("redis", "jurisdiction", "Germany", "'Germany' is no jurisdiction; write its two letters of ISO 3166-1, such as AE"),
         ("postgresql", "passfile", "/nowhere", "there is no file '/nowhere'"),
         ("postgresql", "key", str(CHECKOUT / "LICENSE"), "of certificate and key only one is named"),
         ("postgresql", "port", "5432", "is no setting"),
@@ -105,7 +106,9 @@ def test_an_address_that_is_taken_without_certificates_is_on_loopback_whatever_i
 
 def test_nobody_asks_a_server_over_an_unverified_connection(tmp_path):
     (tmp_path / "ca.pem").write_text("x")
-    server = PostgresqlSpec(url="postgresql://falaj@db.example/falaj", ca=tmp_path / "ca.pem", passfile=tmp_path / "ca.pem")
+    server = PostgresqlSpec(
+        url="postgresql://falaj@db.example/falaj", ca=tmp_path / "ca.pem", passfile=tmp_path / "ca.pem", jurisdiction="AE"
+    )
     dsn = postgresql_dsn(server, "mlflow")
     assert "sslmode=verify-full" in dsn
     assert f"sslrootcert={str(tmp_path).replace('/', '%2F')}%2Fca.pem" in dsn

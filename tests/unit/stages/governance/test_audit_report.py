@@ -119,3 +119,24 @@ def test_values_are_escaped_on_the_page():
     page = draw_page(build_report(account(entries=[entry(1, "denied", reason="<script>alert(1)</script>")])))
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_every_place_is_shown_with_its_ground_and_what_was_refused_is_named():
+    transfer = {"to": "DE", "basis": "standard clauses, contract 17", "since": "2026-01-01", "until": "2026-12-31"}
+    rows = [
+        {"parts": ["tables", "releases"], "where": "FALAJ_HOME", "jurisdiction": "AE", "declared": "x", "reached_by": "dataset/d/ingested", "ground": "residency"},
+        {"parts": ["events"], "where": "redis at q", "jurisdiction": "DE", "declared": "x", "reached_by": "dataset/d/ingested", "ground": transfer["basis"]},
+        {"parts": ["notices"], "where": "a hook", "jurisdiction": "US", "declared": "x", "reached_by": "dataset/d/ingested", "ground": "none"},
+    ]  # fmt: skip
+    refused = entry(7, "placement_refused", reason="dataset/d/ingested -> notices would be in US")
+    way = [{"asset": "dataset/d/ingested", "profile": "cpu", "jurisdiction": "AE"}]
+    report = build_report(account(way=way, places=rows, dataset={"columns": {}, "transfers": [transfer]}, entries=[refused]))
+    assert report["evidence"]["residency"] == (
+        "1 steps from source to report stand in AE, and what they leave in 3 places in AE, DE, US; "
+        "transfer to DE on standard clauses, contract 17 from 2026-01-01 until 2026-12-31; 1 placements refused (log: 7)"
+    )
+    page = draw_page(report)
+    assert "tables, releases" in page
+    assert '<td class="none">none</td>' in page
+    assert page.count(transfer["basis"]) >= 2
+    assert [one["seq"] for one in report["incidents"]] == [7]
