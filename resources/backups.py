@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 MANIFEST = "MANIFEST.json"
 _FORMAT = 1
 _SQLITE = b"SQLite format 3\x00"
-# Of this machine and this moment, or made again from what is kept. A training under way begins again.
+# Of this machine and this moment, or made again from what is kept. A training under way begins again. Tenants' homes, their keys among
+# them, are backed up each by itself.
 _LEFT_OUT = (
     "run",
     "logs",
@@ -50,6 +51,7 @@ _LEFT_OUT = (
     "trainings",
     "keys",
     "leases.sqlite",
+    "tenants",
     "artefacts/incoming",
     "releases/incoming",
 )

@@ -62,8 +62,9 @@ def erase(parts: Parts, instance: dg.DagsterInstance, erasure: Erasure) -> dict[
     if left:
         raise StateError(f"erasure {erasure.mark[:12]} is not proven, it is still in: {', '.join(left)}; `falaj erase` goes on with it")
     result = {
-        **_detail(erasure), "removed": erasure.counts, "models": found["models"], "training_sets": found["training_sets"],
-        "versions_gone": found["tables"], "proof": "searched all tables, training sets, online values, queues and files: nothing",
+        **_detail(erasure), "removed": erasure.counts, "models": found["models"],
+        "training_sets": found["training_sets"], "versions_gone": found["tables"],
+        "proof": "searched all tables, training sets, online values, queues, files and databases: nothing",
     }  # fmt: skip
     if not _entries(parts, ERASED, erasure):
         parts.audit.append(ERASED, subject=SUBJECTS, actor=erasure.asked_by, detail=result)
@@ -102,7 +103,7 @@ def prove(parts: Parts, erasure: Erasure) -> list[str]:
     left += [f"online values of {view}" for view, entities in online if parts.features.held(view, entities)]
     if not held and not erasure.found["tables"]:  # a name that stands for nobody here cannot be told from a word
         return left
-    return left + _files(parts, [erasure.subject, whose.pseudonym_of(erasure.subject, key=parts.pseudonym_key)])
+    return left + _words(parts, [erasure.subject, whose.pseudonym_of(erasure.subject, key=parts.pseudonym_key)])
 
 
 def erased_training_sets(parts: Parts) -> dict[str, dict[str, Any]]:
@@ -246,14 +247,18 @@ def _ask_retraining(parts: Parts, erasure: Erasure) -> None:
         parts.audit.append(WANTED, subject=f"model/{model}", actor=erasure.asked_by, detail=detail)
 
 
+def _words(parts: Parts, texts: list[str]) -> list[str]:
+    """Return files of the home, and columns of a team's databases, in which one of these texts stands as a word."""
+    long = [text for text in texts if len(text) >= _FEWEST_LETTERS]
+    spelt = list(dict.fromkeys([*long, *(json.dumps(text)[1:-1] for text in long)]))  # in JSON a name may be spelt by numbers
+    return [*_files(parts, spelt), *parts.find_in_servers(spelt)] if spelt else []
+
+
 def _files(parts: Parts, texts: list[str]) -> list[str]:
-    """Return files of the home in which one of these texts stands as a word. Keys, journals and sealed releases are left out."""
+    """Return files of the home. Keys, journals and sealed releases are left out, and homes of tenants, each of which erases by itself."""
     home = parts.settings.home
-    long = [re.escape(text.encode()) for text in texts if len(text) >= _FEWEST_LETTERS]
-    if not long:
-        return []
-    word = re.compile(rb"(?<![0-9A-Za-z])(?:" + b"|".join(long) + rb")(?![0-9A-Za-z])")
-    apart = (home.keys, home.erasures, home.releases)
+    word = re.compile(rb"(?<![0-9A-Za-z])(?:" + b"|".join(re.escape(text.encode()) for text in texts) + rb")(?![0-9A-Za-z])")
+    apart = (home.keys, home.erasures, home.releases, home.tenants)
     files = (file for file in home.root.rglob("*") if file.is_file() and not any(file.is_relative_to(one) for one in apart))
     return [str(file.relative_to(home.root)) for file in files if _has(file, word)]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import pytest
+from persons import OTHER, PERSON, fill
+from pipeline.tiny import DATASET, DEFS, MODEL
 
 from platform_assets import keys
 from platform_assets.components import subjects
@@ -19,14 +20,9 @@ from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.events import Delivery, Event
-from platform_assets.specs.records import Feature, FeatureSchema, InForce, ViewTable, to_json
-from resources.feast_store.bulk import write_view
+from platform_assets.specs.records import Feature, FeatureSchema, InForce, to_json
 from resources.parts import build_parts
 from resources.settings import Home, Settings
-
-DEFS = Path(__file__).parents[2] / "pipeline" / "defs"
-MODEL, DATASET = "tiny_cancellations", "tiny_bookings"
-PERSON, OTHER = "guest-0042", "guest-0043"
 
 
 @pytest.fixture
@@ -35,33 +31,6 @@ def parts(tmp_path):
     made = build_parts(settings, load_catalogue(DEFS))
     fill(made)
     return made
-
-
-def fill(parts):
-    """Two persons of two bookings each, in every place that holds persons."""
-    from platform_assets.stages.governance.protection import protect
-
-    whom = [PERSON, OTHER, PERSON, OTHER]
-    rows = pa.table({
-        "booking_id": ["bk#1", "bk#2", "bk#3", "bk#4"], "booking_date": pa.array([datetime(2024, 1, day) for day in (1, 2, 3, 4)], pa.timestamp("us")),
-        "lead_time": [1, 2, 3, 4], "guest_id": whom, "guest_email": [f"{one}@example.test" for one in whom],
-    })  # fmt: skip
-    names = {state: keys.table_name(keys.dataset_key(DATASET, state)) for state in keys.DATASET_STATES}
-    parts.tables.merge(names["ingested"], rows.slice(0, 2), key="booking_id")
-    parts.tables.merge(names["ingested"], rows, key="booking_id")
-    parts.tables.replace(names["validated"], rows.slice(0, 3))
-    protected = protect(rows, columns=parts.catalogue.datasets[DATASET].columns, key=parts.pseudonym_key)
-    parts.tables.replace(names["quarantined"], protected.slice(2, 1))
-    parts.tables.replace(names["protected"], protected)
-    view = pa.table({"booking_id": rows["booking_id"], "event_timestamp": rows["booking_date"], "lead_time": pa.array([1.0, 2, 3, 4])})
-    pin = parts.tables.replace(keys.table_name(keys.features_key(DATASET, "booking")), view)
-    online = ViewTable(keys.view_name(DATASET, "booking"), "booking_id", {"lead_time": "numeric"}, pin)
-    write_view(parts.features._online, view=online, rows=view)
-    log = pa.table({"prediction_id": ["p1", "p2"], "key": ["bk#1", "bk#2"], "inputs": ["{}", "{}"]})
-    parts.tables.append(keys.table_name(keys.model_key(MODEL, "production_log")), log, key="prediction_id")
-    for number, person in enumerate((PERSON, OTHER)):
-        data = {"model": MODEL, "why": person}
-        parts.inbox.publish(Event(id=f"n{number}", source="/t", type="falaj.retraining.asked", time=datetime.now(UTC), data=data))
 
 
 def train(parts, tmp_path, booking, number):
