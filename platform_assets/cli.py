@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from platform_assets import cli_backup, cli_edge, cli_policy, cli_subjects
+from platform_assets import cli_backup, cli_edge, cli_policy, cli_site, cli_subjects
 from platform_assets.cli_governance import audit_app, keys_app, release_app
 from platform_assets.cli_options import Json, Model, console, write
 from platform_assets.errors import FalajError, SourceError
@@ -27,6 +27,8 @@ app.add_typer(release_app, name="release")
 app.add_typer(keys_app, name="keys")
 app.add_typer(audit_app, name="audit")
 app.add_typer(cli_subjects.subject_app, name="subject")
+app.command("up")(cli_site.up)
+app.command("down")(cli_site.down)
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
 app.command("erase")(cli_subjects.erase)
@@ -97,31 +99,6 @@ def _settings_for(sources: dict[str, str]) -> Settings:
     """Give provided data a home of its own beside the default one, unless FALAJ_HOME names one."""
     settings = read_settings()
     return settings.with_suffix("-".join(sorted(sources))) if sources and not settings.home_is_chosen else settings
-
-
-@app.command()
-def up() -> None:
-    """Start the web UI, the daemon and the inference server on loopback, in the background."""
-    from platform_assets.main_job import site
-    from resources.serving import server_address
-
-    settings = read_settings()
-    site.prepare(settings)
-    site.start_server(settings, tied=False)
-    site.start_daemon(settings, tied=False)
-    address = site.start_web(settings)
-    console.print(f"Inference server {server_address(settings)}, state in {settings.home.root}. `falaj down` stops them.", soft_wrap=True)
-    said = "" if settings.identity.issuer else " (logs you in; good once, for an hour)"
-    console.print(f"Web UI{said}:\n{site.login_link(settings, address)}", soft_wrap=True, highlight=False)
-
-
-@app.command()
-def down() -> None:
-    """Stop what `falaj up` started in this home."""
-    from platform_assets.main_job import site
-
-    stopped = site.stop_all(read_settings())
-    console.print(f"Stopped: {', '.join(stopped) or 'nothing was running'}.")
 
 
 @app.command()

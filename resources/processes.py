@@ -73,6 +73,16 @@ def running(home: Home, name: str) -> ProcessRecord | None:
     return record if _alive(record) else None
 
 
+def command_of(record: ProcessRecord) -> list[str]:
+    """Return the command line of a process that is alive, empty where it ended meanwhile."""
+    import psutil
+
+    try:
+        return list(psutil.Process(record.pid).cmdline())
+    except psutil.Error:
+        return []
+
+
 def stop(home: Home, name: str) -> bool:
     """End a process of this home and its children: SIGTERM, after ten seconds SIGKILL. Return whether one was running."""
     import psutil

@@ -77,9 +77,17 @@ def run_site(place: Path, instance: DagsterInstance, *, prefix: str = "") -> Ite
 
 @contextmanager
 def run_gateway(
-    folder: Path, tenants: Sequence[str] = ("*",), *, oidc: OidcClient | None = None, inbox: Callable[[Guard], Inbox] | None = None
+    folder: Path,
+    tenants: Sequence[str] = ("*",),
+    *,
+    oidc: OidcClient | None = None,
+    inbox: Callable[[Guard], Inbox] | None = None,
+    more: Sequence[Site] = (),
 ) -> Iterator[Behind]:
-    """Serve a gateway; `tenants` of `*` alone is one deployment for all, without a prefix. `inbox` makes what takes webhooks in."""
+    """Serve a gateway; `tenants` of `*` alone is one deployment for all, without a prefix.
+
+    `inbox` makes what takes webhooks in; `more` are sites that run already.
+    """
     opened = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{opened.getsockname()[1]}"
     guard = Guard(
@@ -101,7 +109,7 @@ def run_gateway(
             stack.enter_context(run_site(place, instances[tenant], prefix=prefix))
             sites.append(Site(Deployment(tenant), place, prefix))
         hosts = frozenset({url.removeprefix("http://")})
-        gateway = Gateway(sites, guard, Login(guard, url, oidc), hosts, inbox=inbox(guard) if inbox else None)
+        gateway = Gateway([*sites, *more], guard, Login(guard, url, oidc), hosts, inbox=inbox(guard) if inbox else None)
         stack.enter_context(_served(gateway.app(), opened))
         yield Behind(url, gateway, folder / "keys", instances)
 
@@ -127,6 +135,42 @@ def _served(app: object, opened: socket.socket) -> Iterator[None]:
     yield
     server.should_exit = True
     thread.join(20)
+
+
+def questions(run: str, secret: str) -> list[str]:
+    """Every way of asking GraphQL for a run that bears this word, its asset, events and log; the last ones leave the log's folder."""
+    return [
+        f'{{ runOrError(runId: "{run}") {{ ... on Run {{ jobName tags {{ value }} }} }} }}',
+        "{ runsOrError { ... on Runs { results { jobName tags { value } } } } }",
+        '{ runTagsOrError(tagKeys: ["word"]) { ... on RunTags { tags { values } } } }',
+        f'{{ assetOrError(assetKey: {{path: ["asset", "{secret}"]}}) {{ ... on Asset {{ assetMaterializations {{ description }} }} }} }}',
+        "{ assetsOrError { ... on AssetConnection { nodes { key { path } } } } }",
+        "{ assetRecordsOrError(limit: 100) { ... on AssetRecordConnection { assets { key { path } } } } }",
+        f'{{ logsForRun(runId: "{run}") {{ ... on EventConnection {{ events {{ ... on MessageEvent {{ message }} }} }} }} }}',
+        f'{{ capturedLogs(logKey: ["{run}", "compute_logs", "step"]) {{ stdout }} }}',
+        "{ runsFeedOrError(limit: 100, view: ROOTS) { ... on RunsFeedConnection { results { jobName } } } }",
+    ]
+
+
+def doors(run: str) -> list[str]:
+    """Every path behind which something of a run stands."""
+    return [
+        f"logs/{run}/compute_logs/step/out",
+        f"download_debug/{run}",
+        "notebook?path=a.ipynb&repoLocName=x",
+        "server_info",
+        "graphql",
+        "",
+    ]
+
+
+def spellings(own: str, other: str) -> list[str]:
+    """Addresses that might be read as another tenant's, beside their own and the bare one."""
+    return [
+        f"/{other}/", f"/{own}/../{other}/", f"/{own}/%2e%2e/{other}/", f"/{own}/..%2f{other}/", f"/{own}//{other}/", f"//{other}/", f"/{other}%2f",
+        f"/%{ord(other[0]):x}{other[1:]}/", f"/{other.upper()}/", f"/{own}/", "/", f"/{other}\\", f"/{own};/{other}/",
+        f"/{own}/logs/../../{other}/", f"http://dagster/{other}/", f"/{other}%00/", f"/{other}./",
+    ]  # fmt: skip
 
 
 def fill(instance: DagsterInstance, *, secret: str) -> str:

@@ -1,4 +1,7 @@
-"""The gateway's process: `python -m platform_assets.gateway TENANT=SOCKET ...`, `*` for one deployment of all tenants."""
+"""The gateway's process: `python -m platform_assets.gateway TENANT=SOCKET ...`, `*` for one deployment of all tenants.
+
+`TENANT/mlflow=SOCKET` is the MLflow server of that deployment.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from platform_assets.gateway.guard import Claims, Guard
 from platform_assets.gateway.inbox import Inbox
 from platform_assets.gateway.login import Login, OidcClient
 from platform_assets.gateway.sites import Site
+from platform_assets.identity.doors import MLFLOW
 from platform_assets.identity.policy import Deployment, read_policies
 from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.identity.sessions import Sealer
@@ -33,7 +37,7 @@ _MOST_MESSAGE = 1 << 20  # bytes of one websocket message from a browser
 
 
 def build_gateway(settings: Settings, sites: Sequence[str]) -> Gateway:
-    """Bind a gateway to this home and to its sites, `TENANT=SOCKET` each."""
+    """Bind a gateway to this home and to its sites, `TENANT=SOCKET` or `TENANT/mlflow=SOCKET` each."""
     wanted, home = settings.identity, settings.home
     url = wanted.web_url or f"http://127.0.0.1:{settings.web_port}"
     issuer = OidcIssuer(wanted.issuer) if wanted.issuer else None
@@ -60,8 +64,10 @@ def _build_inbox(settings: Settings, guard: Guard) -> Inbox | None:
 
 
 def _read_site(text: str) -> Site:
-    tenant, _, place = text.partition("=")
-    return Site(Deployment(tenant), Path(place), prefix="" if tenant == EVERY_TENANT else f"/{tenant}")
+    name, _, place = text.partition("=")
+    tenant, slash, _ = name.partition(MLFLOW)
+    prefix = "" if tenant == EVERY_TENANT else f"/{tenant}"
+    return Site(Deployment(tenant), Path(place), *((prefix + MLFLOW, "mlflow") if slash else (prefix, "dagster")))
 
 
 def main() -> None:

@@ -19,14 +19,15 @@ from starlette.websockets import WebSocket
 
 from platform_assets.errors import AccessError, FalajError, ForbiddenError, RequestError
 from platform_assets.gateway import answers, live
-from platform_assets.gateway.forward import forward, graphql_body
+from platform_assets.gateway.forward import forward, graphql_body, named_once
 from platform_assets.gateway.guard import Guard
 from platform_assets.gateway.inbox import ROOM as EVENTS
 from platform_assets.gateway.inbox import Inbox
 from platform_assets.gateway.login import ROOM, Login, client_address
 from platform_assets.gateway.sites import Site, find_site
 from platform_assets.identity.actions import Action
-from platform_assets.identity.doors import GRAPHQL, find_door
+from platform_assets.identity.doors import GRAPHQL, MLFLOW, find_door
+from platform_assets.identity.mlflow_doors import check_mlflow_body, find_mlflow_door
 from platform_assets.identity.operations import read_operation
 from platform_assets.identity.principal import Principal
 
@@ -77,7 +78,7 @@ class Gateway:
 
     async def _health(self, _: Request) -> Response:
         try:
-            replies = [await self._clients[site.prefix].get(site.address("/server_info"), timeout=_HEALTH) for site in self.sites]
+            replies = [await self._clients[site.prefix].get(site.address(site.health), timeout=_HEALTH) for site in self.sites]
         except (aiohttp.ClientError, TimeoutError):
             replies = []
         is_up = bool(replies) and all(reply.ok for reply in replies)
@@ -140,12 +141,28 @@ class Gateway:
         site, path = self._place(request)
         if path == GRAPHQL and request.method == "POST":
             return await self._graphql(request, site, principal)
+        if site.kind == "mlflow":
+            return await self._mlflow(request, site, path, principal)
         door = find_door(request.method, path)
         body = await self._read_json(request) if door.has_body else None
         await self.guard.decide(principal, [door.action], site.deployment, {"path": path[:200]})
         return await forward(
             self._clients[site.prefix], request.method, site.address(path, request.scope["query_string"]), principal=principal,
-            headers=request.headers, body=body,
+            headers=request.headers, body=body, called=site.called,
+        )  # fmt: skip
+
+    async def _mlflow(self, request: Request, site: Site, path: str, principal: Principal) -> Response:
+        query = request.scope["query_string"]
+        if request.scope["path"] == site.prefix:
+            return answers.go(f"{site.prefix}/")  # its page asks for what is beside it
+        door = find_mlflow_door(request.method, path, query.decode("latin-1"))
+        body = await self._read_json(request) if door.has_body else None
+        if door.has_body:
+            check_mlflow_body(path, body)
+        await self.guard.decide(principal, [door.action], site.deployment, {"path": f"{MLFLOW}{path}"[:200]})
+        return await forward(
+            self._clients[site.prefix], request.method, site.address(path, query), principal=principal, headers=request.headers, body=body,
+            called=site.called,
         )  # fmt: skip
 
     async def _graphql(self, request: Request, site: Site, principal: Principal) -> Response:
@@ -156,7 +173,7 @@ class Gateway:
         await self.guard.decide(principal, operation.actions, site.deployment, what)
         return await forward(
             self._clients[site.prefix], "POST", site.address(GRAPHQL), principal=principal, headers=request.headers,
-            body=graphql_body(operation, variables),
+            body=graphql_body(operation, variables) if site.kind == "dagster" else named_once(operation, variables), called=site.called,
         )  # fmt: skip
 
     async def _read_json(self, request: Request) -> Any:
@@ -175,11 +192,11 @@ class Gateway:
     async def _list_sites(self, request: Request) -> Response:
         principal, _ = await self._identify(request, request.method)
         mine = [site for site in self.sites if self.guard.policies.allow(principal, Action.READ, site.deployment)]
-        if len(mine) == 1:
+        if len({site.deployment for site in mine}) == 1:
             return answers.go(f"{mine[0].prefix}/")
         if not mine:
             raise ForbiddenError("no tenant's deployment is open to you; your issuer says which tenants are yours")
-        links = "".join(f'<p><a href="{site.prefix}/">{site.deployment.tenant}</a></p>' for site in mine)
+        links = "".join(f'<p><a href="{site.prefix}/">{site.prefix.strip("/")}</a></p>' for site in mine)
         return answers.page("Deployments", links)
 
     async def _socket(self, socket: WebSocket) -> None:
@@ -187,7 +204,7 @@ class Gateway:
             self._check_host(socket)
             principal, session = await self._identify(socket, "WEBSOCKET")
             site, path = self._place(socket)
-            if path != GRAPHQL or live.PROTOCOL not in socket.scope["subprotocols"]:
+            if site.kind != "dagster" or path != GRAPHQL or live.PROTOCOL not in socket.scope["subprotocols"]:
                 raise RequestError(f"websockets are at {GRAPHQL} alone, by the subprotocol {live.PROTOCOL}")
             await self.guard.decide(principal, [Action.READ], site.deployment, {})
         except FalajError:

@@ -1,4 +1,4 @@
-"""A judged request, sent on to Dagster's web server, and its answer brought back. Only headers of a list cross, in either direction."""
+"""A judged request, sent on to the server behind, and its answer brought back. Only headers of a list cross, in either direction."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ async def forward(
     principal: Principal,
     headers: Mapping[str, str],
     body: object = None,
+    called: str,
 ) -> Response:
-    """Send a request on. `address` is what was judged, encoded anew; `body` is JSON, written anew."""
+    """Send a request on. `address` is what was judged, encoded anew; `body` is JSON, written anew; `called` is what a refusal names."""
     sent = {name: headers[name] for name in _ASKED if name in headers} | {USER_HEADER: quote(principal.name, safe=" ()@:/")}
     content = None
     if body is not None:
@@ -49,15 +50,15 @@ async def forward(
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
         )
-        return await _bring_back(reply)
+        return await _bring_back(reply, called)
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise ServingError(f"Dagster's web server did not answer ({type(error).__name__}); `falaj status` says whether it runs") from error
+        raise ServingError(f"{called} did not answer ({type(error).__name__}); `falaj status` says whether it runs") from error
 
 
-async def _bring_back(reply: aiohttp.ClientResponse) -> Response:
+async def _bring_back(reply: aiohttp.ClientResponse, called: str) -> Response:
     told = {name: reply.headers[name] for name in _TOLD if name in reply.headers} | GUARDED
     if reply.status >= _ERROR:
-        return _without_traces(await reply.read())
+        return _without_traces(await reply.read(), called)
     if int(reply.headers.get("content-length", _WHOLE_BYTES + 1)) > _WHOLE_BYTES:
         return StreamingResponse(_pass_on(reply), status_code=reply.status, headers=told)
     return Response(await reply.read(), status_code=reply.status, headers=told)
@@ -69,14 +70,19 @@ async def _pass_on(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield part
 
 
-def _without_traces(content: bytes) -> Response:
+def _without_traces(content: bytes, called: str) -> Response:
     """GraphQL errors come as status 500 with the stack in them: the sentences stay, the stack does not (GraphQL over HTTP, 6.4.1)."""
     try:
         found = orjson.loads(content)
         errors = [{name: error[name] for name in ("message", "path", "locations") if name in error} for error in found["errors"]]
         return answer({"data": found.get("data"), "errors": errors})
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return answer({"errors": [{"message": "Dagster's web server could not answer this request; its log says why"}]}, status=422)
+        return answer({"errors": [{"message": f"{called} could not answer this request; its log says why"}]}, status=422)
+
+
+def named_once(operation: Operation, variables: dict[str, Any]) -> dict[str, Any]:
+    """Return the request in the form that GraphQL over HTTP has, which MLflow reads."""
+    return {"query": operation.document, "variables": variables, "operationName": operation.name}
 
 
 def graphql_body(operation: Operation, variables: dict[str, Any]) -> dict[str, Any]:

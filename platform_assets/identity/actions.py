@@ -21,6 +21,8 @@ class Action(StrEnum):
     WIPE = "wipe"
     NOTEBOOK = "notebook"  # any notebook file of the code location's machine
     TELEMETRY = "telemetry"
+    RECORD = "record"  # runs of MLflow and what is logged to them
+    REGISTER = "register"  # aliases, tags and descriptions in MLflow's registry
 
 
 MUTATIONS: dict[str, Action] = {

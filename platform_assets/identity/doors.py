@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from platform_assets.errors import RequestError
 from platform_assets.identity.actions import Action
 
-GRAPHQL = "/graphql"
+GRAPHQL, MLFLOW = "/graphql", "/mlflow"
+TAKEN = frozenset({"auth", "healthz", "mlflow"})  # first parts of addresses that are the gateway's own: no tenant's name
 _MOST_CHARACTERS = 4096
 # What a path may hold once decoded; whatever two readers could take differently (dots, doubled or back slashes, control characters) is out.
 _PLAIN = re.compile(r"/(?:[^/\\\x00-\x1f\x7f%]+/)*[^/\\\x00-\x1f\x7f%]*")
@@ -24,9 +25,14 @@ class Door:
     has_body: bool = False
 
 
+def is_plain(path: str) -> bool:
+    """Whether a decoded path has one reading only."""
+    return len(path) <= _MOST_CHARACTERS and bool(_PLAIN.fullmatch(path)) and not any(part in (".", "..") for part in path.split("/"))
+
+
 def find_door(method: str, path: str) -> Door:
     """Return the door that a decoded path is; RequestError where method or path fit none. `/graphql` is judged by its document."""
-    if len(path) > _MOST_CHARACTERS or not _PLAIN.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+    if not is_plain(path):
         raise RequestError("the path holds what no address of the web UI holds: dots, doubled or encoded slashes, control characters")
     if path.rstrip("/") == GRAPHQL:
         raise RequestError("GraphQL is asked by POST of application/json to /graphql, or over a websocket")

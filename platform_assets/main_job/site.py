@@ -6,20 +6,23 @@ import getpass
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from platform_assets.errors import StateError
+from platform_assets.identity.doors import MLFLOW as MLFLOW_PATH
 from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
 from resources.home import prepare_home
+from resources.mlflow_server import environment_of
 from resources.parts import instance_config
 from resources.senders import read_senders
 from resources.serving import server_command, server_is_up
-from resources.settings import CHECKOUT, Settings, child_environment
+from resources.settings import CHECKOUT, Home, Settings, child_environment
 from resources.team import ask_servers
 from resources.tokens import leave_ticket
 
-DAEMON, GATEWAY, WEB, SERVER = "daemon", "gateway", "web", "server"
+DAEMON, GATEWAY, WEB, MLFLOW, SERVER = "daemon", "gateway", "web", "mlflow", "server"
 _WORKSPACE = CHECKOUT / "workspace.yaml"
 _UP_SECONDS = 90.0
 _LINK_SECONDS = 3600
@@ -39,11 +42,26 @@ def start_daemon(settings: Settings, *, tied: bool) -> None:
     _start(settings, DAEMON, [sys.executable, "-m", "resources.dagster_instance.daemon", "run", "-w", str(_WORKSPACE)], tied=tied)
 
 
-def start_web(settings: Settings) -> str:
-    """Start Dagster's web server on a socket and the gateway before it on loopback; return the address once they answer."""
-    address, place = f"http://127.0.0.1:{settings.web_port}", settings.home.web_socket
-    _start(settings, WEB, [sys.executable, "-m", "resources.dagster_instance.web", str(place), str(_WORKSPACE)], tied=False)
-    _start(settings, GATEWAY, [sys.executable, "-m", "platform_assets.gateway", f"*={place}"], tied=False)
+def start_web(settings: Settings, tenants: Sequence[Settings] = (), *, mlflow: bool = False) -> str:
+    """Start Dagster's web server on a socket, one a tenant where there are any, and the gateway before them on loopback.
+
+    `mlflow`: MLflow's server beside each, under `/mlflow/`. Returns the address once all answer. StateError where the gateway runs already,
+    before others.
+    """
+    address = f"http://127.0.0.1:{settings.web_port}"
+    command = [sys.executable, "-m", "platform_assets.gateway"]
+    for one in tenants or (settings,):
+        name = one.tenant or EVERY_TENANT
+        command += [f"{name}={one.home.web_socket}", *([f"{name}{MLFLOW_PATH}={one.home.mlflow_socket}"] if mlflow else [])]
+    if (found := processes.running(settings.home, GATEWAY)) and processes.command_of(found)[1:] != command[1:]:
+        raise StateError(f"{settings.home.root} has a gateway before other web servers; `falaj down` stops it, then start it anew")
+    for one in tenants or (settings,):
+        place, prefix = str(one.home.web_socket), [f"/{one.tenant}"] if one.tenant else []
+        _start(one, WEB, [sys.executable, "-m", "resources.dagster_instance.web", place, str(_WORKSPACE), *prefix], tied=False)
+        if mlflow:
+            more = environment_of(one, prefix="".join(prefix) + MLFLOW_PATH)
+            _start(one, MLFLOW, [sys.executable, "-m", "resources.mlflow_server", str(one.home.mlflow_socket)], tied=False, **more)
+    _start(settings, GATEWAY, command, tied=False)
     logs = f"{settings.home.logs / WEB}.log and {settings.home.logs / GATEWAY}.log"
     processes.wait_until(lambda: _answers(f"{address}/healthz"), seconds=_UP_SECONDS, what="The web UI", log=logs)
     return settings.identity.web_url or address
@@ -66,8 +84,10 @@ def start_server(settings: Settings, *, tied: bool) -> None:
 
 
 def stop_all(settings: Settings) -> list[str]:
-    """Stop what runs in this home, the daemon first so that it starts nothing new; return the names."""
-    return [name for name in (DAEMON, GATEWAY, WEB, SERVER) if processes.stop(settings.home, name)]
+    """Stop what runs in this home and in its tenants' homes, the daemons first so that they start nothing new; return the names."""
+    homes = [settings.home, *(Home(folder) for folder in sorted(settings.home.tenants.glob("*")))]
+    names = ((name, home) for name in (DAEMON, GATEWAY, WEB, MLFLOW, SERVER) for home in homes)
+    return [name if home is settings.home else f"{name} of {home.root.name}" for name, home in names if processes.stop(home, name)]
 
 
 @contextmanager
@@ -84,9 +104,9 @@ def beside(settings: Settings) -> Iterator[None]:
                 processes.stop(settings.home, name)
 
 
-def _start(settings: Settings, name: str, command: list[str], *, tied: bool) -> None:
+def _start(settings: Settings, name: str, command: list[str], *, tied: bool, **more: str) -> None:
     if processes.running(settings.home, name) is None:
-        environment = child_environment(settings, **({"FALAJ_TIED": "1"} if tied else {}))
+        environment = child_environment(settings, **({"FALAJ_TIED": "1"} if tied else {}), **more)
         processes.start(settings.home, name, command, environment=environment, tied=tied)
 
 

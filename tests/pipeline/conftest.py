@@ -13,7 +13,7 @@ from pipeline.tiny import Finished, TinyHome
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     folder = tmp_path_factory.mktemp("main job")  # with a space in it
-    tiny = TinyHome(folder / "home", web_port=_free_port())
+    tiny = TinyHome(folder / "home", web_port=free_port())
     try:
         answer = tiny.falaj("run", "--json", str(folder / "result.json"))
         assert answer.returncode == 0, answer.stdout
@@ -22,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         tiny.end_everything()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 HOTELS, DIGITS = "hotel_cancellations", "digits"
 MNIST_SPLIT = (7000, 1500, 1500)  # train, calibration, holdout; drawn: the file's two halves are of different writers
 QUICK_EPOCHS, QUICK_BUDGET = 30, 20.0
-PICTURES_BUDGET = 240.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def list_subjects(settings: Settings, *, quick: bool, console: Console) -> Itera
     if quick:
         yield Subject("digits (quick)", "digits", "multiclass", replace(digits, epochs=QUICK_EPOCHS), writes, QUICK_BUDGET)
         return
-    yield Subject("digits, the shipped vision transformer", "digits", "multiclass", digits, writes, PICTURES_BUDGET)
+    yield Subject("digits, the shipped vision transformer", "digits", "multiclass", digits, writes, 120.0)
     hotels, images = ((settings.data / name if settings.data else None) for name in ("hotel_bookings.parquet", "mnist_t10k.parquet"))
     if hotels is not None and hotels.exists():
         plan = _declared(models[HOTELS], "binary")
@@ -59,7 +58,7 @@ def list_subjects(settings: Settings, *, quick: bool, console: Console) -> Itera
             "vision_transformer", "multiclass", width=64, depth=4, heads=4, dropout=0.0, batch_size=128, learning_rate=2e-3,
             weight_decay=0.3, epochs=24, threads=1,
         )  # fmt: skip
-        yield Subject("mnist_t10k, a vision transformer", "mnist", "multiclass", plan, partial(_write_images, images), PICTURES_BUDGET)
+        yield Subject("mnist_t10k, a vision transformer", "mnist", "multiclass", plan, partial(_write_images, images), 120.0)
     else:
         console.print("no mnist_t10k is here (FALAJ_DATA): its rows are left out")
 

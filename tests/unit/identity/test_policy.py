@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parents[3] / "infra" / "policies"
 FILES = {file.name: file.read_text() for file in FOLDER.iterdir()}
 MAY = {
     "viewer": {"read"},
-    "operator": {"read", "launch", "terminate", "switch", "reload"},
+    "operator": {"read", "launch", "terminate", "switch", "reload", "record"},
     "approver": {"read"},
-    "admin": {"read", "launch", "terminate", "switch", "reload", "report", "configure", "wipe", "notebook"},
+    "admin": {"read", "launch", "terminate", "switch", "reload", "report", "configure", "wipe", "notebook", "record", "register"},
 }
 POLICIES = read_policies(FILES)
 
