@@ -26,11 +26,11 @@ NAMED: dict[str, tuple[Part, ...]] = {
 }
 _TEAM: dict[str, tuple[Part, ...]] = {
     "postgresql": ("model registry", "studies", "runs", "audit log", "clocks", "ledger"),
-    "redis": ("events",),
-    "store": ("tables", "artefacts"),
+    "redis": ("events", "online values"),
+    "store": ("tables", "artefacts", "releases"),
 }
 # What lies in FALAJ_HOME whatever else is named: caches, logs, outboxes, files beside a database.
-_STAYS: tuple[Part, ...] = ("artefacts", "model registry", "runs", "production log", "telemetry", "notices")
+_STAYS: tuple[Part, ...] = ("artefacts", "releases", "model registry", "runs", "production log", "telemetry", "notices")
 
 
 def read_places(told: str, *, named: Mapping[str, str], team: TeamSpec | None = None, file: Path | None = None) -> tuple[Place, ...]:

@@ -9,7 +9,7 @@ from platform_assets.errors import RequestError
 from platform_assets.identity.actions import Action
 
 GRAPHQL, MLFLOW = "/graphql", "/mlflow"
-TAKEN = frozenset({"auth", "healthz", "mlflow"})  # first parts of addresses that are the gateway's own: no tenant's name
+TAKEN = frozenset({"auth", "events", "healthz", "mlflow"})  # first parts of addresses that are the gateway's own: no tenant's name
 _MOST_CHARACTERS = 4096
 # What a path may hold once decoded; whatever two readers could take differently (dots, doubled or back slashes, control characters) is out.
 _PLAIN = re.compile(r"/(?:[^/\\\x00-\x1f\x7f%]+/)*[^/\\\x00-\x1f\x7f%]*")

@@ -76,7 +76,7 @@ def test_a_teams_servers_stand_where_its_file_says_and_this_machine_keeps_what_i
     tables["store"] = {"url": "s3://a/b", "endpoint": "http://127.0.0.1:1", "credentials": str(CHECKOUT / "LICENSE"), "jurisdiction": "SA"}
     found = laws("AE", team=TeamSpec.model_validate(tables))
     assert (found["events"], found["tables"], found["artefacts"]) == ({"DE"}, {"SA"}, {"AE", "SA"})
-    assert found["audit log"] == found["releases"] == {"AE"}
+    assert (found["audit log"], found["online values"], found["releases"]) == ({"AE"}, {"DE"}, {"AE", "SA"})
     over = laws("AE, FALAJ_EVENTS=OM", team=TeamSpec.model_validate(tables), FALAJ_EVENTS="redis://other.example/0")
     assert over["events"] == {"OM"}
 
