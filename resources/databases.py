@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from platform_assets.errors import StateError
+from platform_assets.errors import OutageError, StateError
 from platform_assets.stages.training.heartbeat import connect_postgresql
+from resources.outages import is_outage
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class PostgresDatabase:
                     cursor.execute(begin)
                     yield PostgresUnit(cursor)
         except psycopg2.Error as error:
-            raise StateError(f"PostgreSQL at {place_of(self._dsn)} could not be used: {' '.join(str(error).split())}.") from error
+            kind = OutageError if is_outage(error) else StateError
+            raise kind(f"PostgreSQL at {place_of(self._dsn)} could not be used: {' '.join(str(error).split())}.") from error
 
     def _prepare(self, connection: Any, schema: str) -> None:
         # CREATE TABLE IF NOT EXISTS is no protection against another's at the same moment: PostgreSQL then raises UniqueViolation.

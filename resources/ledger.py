@@ -18,9 +18,10 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from platform_assets.errors import StateError
+from platform_assets.errors import OutageError, StateError
 from platform_assets.specs.spending import NOBODY, Asked, Entry, Month, Outcome, Payer, Spending, Used
 from platform_assets.stages.training.heartbeat import POSTGRESQL, SQLITE, connect_postgresql
+from resources.outages import is_outage
 from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
@@ -334,7 +335,8 @@ class SqliteLedger(Ledger):
         try:
             yield
         except sqlite3.Error as error:
-            raise StateError(f"The ledger in {self._path} could not be used: {error}; free the file or the disk it is on.") from error
+            kind = OutageError if is_outage(error) else StateError
+            raise kind(f"The ledger in {self._path} could not be used: {error}; free the file or the disk it is on.") from error
 
 
 class PostgresLedger(Ledger):
@@ -356,7 +358,8 @@ class PostgresLedger(Ledger):
                 yield _PostgresUnit(cursor)
         except psycopg2.Error as error:
             where = self._dsn.rpartition("@")[2]  # without the password
-            raise StateError(f"The ledger in PostgreSQL at {where} could not be used: {' '.join(str(error).split())}.") from error
+            kind = OutageError if is_outage(error) else StateError
+            raise kind(f"The ledger in PostgreSQL at {where} could not be used: {' '.join(str(error).split())}.") from error
 
     @contextmanager
     def alone(self) -> Iterator[Unit]:

@@ -32,6 +32,7 @@ from platform_assets.components.retraining_evidence import decide_now, gather_ev
 from platform_assets.components.retraining_history import close_retraining, open_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
+from resources.dagster_instance.gate import is_tried_again
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -184,14 +185,18 @@ def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
         minimum_interval_seconds=_TICK_SECONDS,
     )
     def run_failed(context: dg.RunFailureSensorContext) -> None:
-        """Tell people which run failed and with which sentence."""
-        model = context.dagster_run.tags.get(MODEL_TAG, "")
-        if model in parts.catalogue.models and "falaj/trigger" in context.dagster_run.tags:
-            now = parts.clock.now(parts.catalogue.models[model].dataset)
-            close_retraining(parts, model, outcome="failed", why=context.failure_event.message or "", at=now)
+        """Tell people which run failed and with which sentence, and whether it goes on by itself."""
         run = context.dagster_run
+        model, why = run.tags.get(MODEL_TAG, ""), context.failure_event.message or ""
+        if is_tried_again(run):
+            text = f"{why} Another run goes on from what is stored."
+            parts.notifier.notify(f"run died: {run.job_name} {model}".strip(), text, severity="warning", key=f"{model}/died/{run.run_id}")
+            return
+        if model in parts.catalogue.models and "falaj/trigger" in run.tags:
+            now = parts.clock.now(parts.catalogue.models[model].dataset)
+            close_retraining(parts, model, outcome="failed", why=why, at=now)
         parts.notifier.notify(
-            f"run failed: {run.job_name} {model}".strip(), context.failure_event.message or "", severity="error",
+            f"run failed: {run.job_name} {model}".strip(), why, severity="error",
             key=f"{model}/failed/{run.run_id}",
         )  # fmt: skip
 

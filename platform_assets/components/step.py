@@ -17,6 +17,7 @@ from platform_assets.specs.words import listed
 from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
 from platform_assets.stages.placement.resolution import Placement, describe, resolve
 from resources.dagster_instance.gate import MODEL_TAG, launcher_of
+from resources.outages import is_outage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from resources.parts import Parts
 
 RECORD = "falaj/record"
+OUTAGE_TRIES, OUTAGE_SECONDS = 4, 30  # a step that a server or the disk failed is tried again for two minutes, then it fails
 T = TypeVar("T")
 
 
@@ -162,16 +164,20 @@ def build_step(
     def _asset(context) -> Iterator[dg.MaterializeResult]:  # type: ignore[no-untyped-def]  # noqa: ANN001 - dagster refuses deferred annotations here
         parts: Parts = context.resources.parts
         parts.watcher.step("/".join((key[0], *key[2:])))
-        _note_launch(context, parts)
-        with _measured(key, context, parts) as meter:
-            step = Step(context, parts, meter)
-            try:
+        try:
+            _note_launch(context, parts)
+            with _measured(key, context, parts) as meter:
+                step = Step(context, parts, meter)
                 parts.border.hold(key, actor=launcher_of(context.run.tags))
                 outcome = work(step)
-            except FalajError as error:
+                if outcome is not None and outcome.metadata.get("reused") is True:
+                    meter.reused()
+        except Exception as error:
+            if is_outage(error):
+                raise dg.RetryRequested(max_retries=OUTAGE_TRIES, seconds_to_wait=OUTAGE_SECONDS) from error
+            if isinstance(error, FalajError):
                 raise dg.Failure(str(error), allow_retries=False) from error
-            if outcome is not None and outcome.metadata.get("reused") is True:
-                meter.reused()
+            raise
         if outcome is None:
             context.log.warning("%s: nothing was made; assets downstream are skipped.", "/".join(key))
             return

@@ -70,6 +70,7 @@ class Jobs:
         """Mark runs as failed whose process died with an earlier main job; return how many."""
         orphans = self.instance.get_runs(filters=dg.RunsFilter(statuses=_UNFINISHED))
         for run in orphans:
+            self.instance.add_run_tags(run.run_id, gate.NOT_TRIED_AGAIN)  # this main job does so itself
             self.instance.report_run_failed(run, message="The process of this run died; the next main job goes on from what is stored.")
         return len(orphans)
 
@@ -81,7 +82,7 @@ class Jobs:
         tags = {"dagster/sensor_name": sensor, "dagster/run_key": run_key}
         while time.monotonic() < deadline:
             runs = self.instance.get_runs(filters=dg.RunsFilter(job_name=job, tags=tags))
-            if runs and runs[0].status in _FINISHED:
+            if runs and runs[0].status in _FINISHED and not gate.is_tried_again(runs[0]):
                 return runs[0]
             self.bars.note(f"{sensor} asked, {self._now(runs[0])}" if runs else f"waiting for {sensor}")
             if not meanwhile():

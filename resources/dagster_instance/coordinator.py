@@ -14,6 +14,7 @@ from platform_assets.errors import FalajError, SpecError
 from platform_assets.specs.catalogue import Catalogue, read_catalogue
 from platform_assets.specs.spending import Verdict
 from resources.dagster_instance import gate
+from resources.dagster_instance.warm_launcher import PROCESS_TAG
 from resources.home import read_sources
 from resources.parts import Parts, build_parts
 from resources.settings import Settings, read_settings
@@ -47,6 +48,10 @@ class AdmissionCoordinator(QueuedRunCoordinator):
         if asker is not None:  # over tags of these names that the launcher may have written
             self._instance.add_run_tags(run.run_id, {gate.ACTOR_TAG: unquote(asker), gate.REQUESTER_TAG: unquote(asker)})
             run = self._instance.get_run_by_id(run.run_id) or run
+        tags = {name: value for name, value in gate.TRIED_AGAIN.items() if name not in run.tags}
+        if PROCESS_TAG in run.tags:  # of the run that this one goes on with
+            tags[PROCESS_TAG] = ""
+        self._instance.add_run_tags(run.run_id, tags)
         verdict = self._judge(run)
         if verdict.answer == "refuse":
             self._instance.report_run_canceled(run, message=verdict.sentence)

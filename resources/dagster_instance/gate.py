@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RETRIES_TAG, RETRY_ON_ASSET_OR_OP_FAILURE_TAG, WILL_RETRY_TAG
 
 from platform_assets.errors import StateError
 from platform_assets.stages.placement.binding import MODEL, PRIORITY, TENANT, bind_run
@@ -27,6 +28,9 @@ EXPECTED_TAG, SHARE_TAG, APPROVED_TAG = "falaj/expected_aed", "falaj/share", "fa
 HELD, FREE = "yes", "no"
 ACTOR_TAG, REQUESTER_TAG = "falaj/actor", "falaj/requester"
 USER_HEADER = "X-Falaj-User"  # set by the gateway, which alone reaches the web server
+# A run whose process died, or whose database was away for long, goes on in another; a step that failed said why, and would fail again.
+TRIED_AGAIN = {MAX_RETRIES_TAG: "2", RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"}
+NOT_TRIED_AGAIN = {MAX_RETRIES_TAG: "0"}
 _LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", ACTOR_TAG)
 
 
@@ -48,6 +52,11 @@ def launcher_of(tags: Mapping[str, str]) -> str:
 def requester_of(tags: Mapping[str, str]) -> str:
     """Say which person asked for a run, or what asked where none did; whoever it was cannot approve what it makes."""
     return tags.get(REQUESTER_TAG) or launcher_of(tags)
+
+
+def is_tried_again(run: dg.DagsterRun) -> bool:
+    """Whether the daemon goes on with a failed run by itself."""
+    return run.tags.get(WILL_RETRY_TAG) == "true"
 
 
 def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[ExecutionStepSnap]:

@@ -141,7 +141,7 @@ class WarmRunLauncher(DefaultRunLauncher):
         """Interrupt the run's process, as Ctrl-C would."""
         run = self._instance.get_run_by_id(run_id)
         identity = run.tags.get(PROCESS_TAG) if run is not None else None
-        if run is None or identity is None:
+        if run is None or not identity:
             return super().terminate(run_id)
         if run.is_finished:
             return False
@@ -159,6 +159,6 @@ class WarmRunLauncher(DefaultRunLauncher):
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Say whether the run's process is there."""
         identity = run.tags.get(PROCESS_TAG)
-        if identity is None or lives(identity):
+        if not identity or lives(identity):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, msg=f"its process {identity.partition(':')[0]} has ended without a word")
