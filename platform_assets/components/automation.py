@@ -32,7 +32,7 @@ from platform_assets.components.retraining_evidence import decide_now, gather_ev
 from platform_assets.components.retraining_history import close_retraining, open_retraining
 from platform_assets.components.step import latest_record
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
-from resources.dagster_instance.gate import is_tried_again
+from resources.dagster_instance.gate import ask_again, is_tried_again
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -64,7 +64,7 @@ def build_automation(parts: Parts) -> dg.Definitions:
     made = (
         _drift_sensor(parts, jobs),
         _rows_sensor(parts, jobs),
-        _failure_sensor(parts),
+        _failure_sensor(parts, [*refresh.values(), *jobs, *monitor, *duties]),
         _held_sensor(parts, jobs),
         _notice_sensor(parts),
         build_figures_sensor(parts),
@@ -177,21 +177,23 @@ def _notice_sensor(parts: Parts) -> dg.SensorDefinition:
     return notice_due
 
 
-def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
+def _failure_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name=keys.FAILURE_SENSOR,
         description="A failed run is told to people; a retraining that failed is closed as such.",
+        request_jobs=jobs,
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=_TICK_SECONDS,
     )
-    def run_failed(context: dg.RunFailureSensorContext) -> None:
+    def run_failed(context: dg.RunFailureSensorContext) -> dg.RunRequest | None:
         """Tell people which run failed and with which sentence, and whether it goes on by itself."""
         run = context.dagster_run
         model, why = run.tags.get(MODEL_TAG, ""), context.failure_event.message or ""
-        if is_tried_again(run):
+        again = ask_again(run, [event.step_failure_data.error for event in context.get_step_failure_events()])
+        if again is not None or is_tried_again(run):
             text = f"{why} Another run goes on from what is stored."
             parts.notifier.notify(f"run died: {run.job_name} {model}".strip(), text, severity="warning", key=f"{model}/died/{run.run_id}")
-            return
+            return again
         if model in parts.catalogue.models and "falaj/trigger" in run.tags:
             now = parts.clock.now(parts.catalogue.models[model].dataset)
             close_retraining(parts, model, outcome="failed", why=why, at=now)
@@ -199,5 +201,6 @@ def _failure_sensor(parts: Parts) -> dg.SensorDefinition:
             f"run failed: {run.job_name} {model}".strip(), why, severity="error",
             key=f"{model}/failed/{run.run_id}",
         )  # fmt: skip
+        return None
 
     return run_failed

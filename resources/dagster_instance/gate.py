@@ -19,6 +19,7 @@ from resources.admission import Admission, StillGoing
 
 if TYPE_CHECKING:
     from dagster._core.snap.execution_plan_snapshot import ExecutionStepSnap
+    from dagster._utils.error import SerializableErrorInfo
 
     from platform_assets.specs.spending import Verdict
     from resources.parts import Parts
@@ -31,6 +32,9 @@ USER_HEADER = "X-Falaj-User"  # set by the gateway, which alone reaches the web 
 # A run whose process died, or whose database was away for long, goes on in another; a step that failed said why, and would fail again.
 TRIED_AGAIN = {MAX_RETRIES_TAG: "2", RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "false"}
 NOT_TRIED_AGAIN = {MAX_RETRIES_TAG: "0"}
+AGAIN_TAG = "falaj/again"  # how often a run was asked for anew because of an outage
+_CARRIED = ("falaj/event", "falaj/trigger", "falaj/why")
+_AWAY = ("OperationalError", "InterfaceError", "DagsterPostgresException", "OutageError")
 _LAUNCHERS = ("dagster/sensor_name", "dagster/schedule_name", ACTOR_TAG)
 
 
@@ -57,6 +61,23 @@ def requester_of(tags: Mapping[str, str]) -> str:
 def is_tried_again(run: dg.DagsterRun) -> bool:
     """Whether the daemon goes on with a failed run by itself."""
     return run.tags.get(WILL_RETRY_TAG) == "true"
+
+
+def ask_again(run: dg.DagsterRun, errors: Sequence[SerializableErrorInfo | None]) -> dg.RunRequest | None:
+    """Return the request that goes on with a run of the queue whose step failed because a database was away around it.
+
+    Dagster asks its storage before and after a step's own work; what fails there is the step's failure, and no retry catches it.
+    """
+    times, most = int(run.tags.get(AGAIN_TAG, "0")), int(run.tags.get(MAX_RETRIES_TAG, "0"))
+    if times >= most or not any(error is not None and _was_away(error) for error in errors):
+        return None
+    tags = {name: run.tags[name] for name in (*_CARRIED, ACTOR_TAG, REQUESTER_TAG) if name in run.tags} | {AGAIN_TAG: str(times + 1)}
+    selection = sorted(run.asset_selection, key=str) if run.asset_selection else None
+    return dg.RunRequest(run_key=f"again:{run.run_id}", job_name=run.job_name, tags=tags, asset_selection=selection)
+
+
+def _was_away(error: SerializableErrorInfo) -> bool:
+    return error.cls_name in _AWAY or any(inner is not None and _was_away(inner) for inner in (error.cause, error.context))
 
 
 def planned_steps(instance: dg.DagsterInstance, run: dg.DagsterRun) -> list[ExecutionStepSnap]:
