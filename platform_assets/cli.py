@@ -264,7 +264,7 @@ def check() -> None:
 
 @app.command()
 def bench(
-    area: Annotated[str, typer.Argument(help="drift, governance, pipeline, training, rollout or serving")] = "pipeline",
+    area: Annotated[str, typer.Argument(help="drift, faults, governance, pipeline, training, rollout or serving")] = "pipeline",
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:

@@ -22,6 +22,7 @@ AREAS = {  # modules of this room, by area
     "governance": ("governance",),
     "orchestration": ("orchestration", "step_overhead", "monitoring_runs", "online_write"),
     "soak": ("soak",),
+    "faults": ("faults",),
 }
 
 
