@@ -189,8 +189,9 @@ def _failure_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> d
         """Tell people which run failed and with which sentence, and whether it goes on by itself."""
         run = context.dagster_run
         model, why = run.tags.get(MODEL_TAG, ""), context.failure_event.message or ""
-        again = ask_again(run, [event.step_failure_data.error for event in context.get_step_failure_events()])
-        if again is not None or is_tried_again(run):
+        errors = [event.step_failure_data.error for event in context.get_step_failure_events()]
+        again = ask_again(run, errors)
+        if again is not None or (is_tried_again(run) and not errors):  # a step's failure is never tried again by the daemon
             text = f"{why} Another run goes on from what is stored."
             parts.notifier.notify(f"run died: {run.job_name} {model}".strip(), text, severity="warning", key=f"{model}/died/{run.run_id}")
             return again

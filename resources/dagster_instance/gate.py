@@ -59,8 +59,9 @@ def requester_of(tags: Mapping[str, str]) -> str:
 
 
 def is_tried_again(run: dg.DagsterRun) -> bool:
-    """Whether the daemon goes on with a failed run by itself."""
-    return run.tags.get(WILL_RETRY_TAG) == "true"
+    """Whether the daemon goes on with a failed run by itself; as long as that is not written down yet, a run of the queue may be."""
+    unknown = "true" if int(run.tags.get(MAX_RETRIES_TAG, "0")) else "false"
+    return run.status is dg.DagsterRunStatus.FAILURE and run.tags.get(WILL_RETRY_TAG, unknown) == "true"
 
 
 def ask_again(run: dg.DagsterRun, errors: Sequence[SerializableErrorInfo | None]) -> dg.RunRequest | None:

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster._utils.error import SerializableErrorInfo
 
-from resources.dagster_instance.gate import AGAIN_TAG, NOT_TRIED_AGAIN, TRIED_AGAIN, ask_again
+from resources.dagster_instance.gate import AGAIN_TAG, NOT_TRIED_AGAIN, TRIED_AGAIN, ask_again, is_tried_again
 
 
 def error(name: str, *, cause: SerializableErrorInfo | None = None) -> SerializableErrorInfo:
@@ -47,3 +47,18 @@ def test_anything_else_is_not(tags, errors):
 
 def test_what_falaj_run_executes_itself_is_not_asked_of_the_queue():
     assert ask_again(dg.DagsterRun(job_name="m__train", run_id="r", tags=EVENT), [AWAY]) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "tags", "goes_on"),
+    [
+        ("FAILURE", {"dagster/will_retry": "true"}, True),
+        ("FAILURE", {"dagster/will_retry": "false"}, False),
+        ("FAILURE", {}, True),
+        ("FAILURE", NOT_TRIED_AGAIN, False),
+        ("SUCCESS", {}, False),
+        ("CANCELED", {}, False),
+    ],
+)
+def test_a_failed_run_may_go_on_until_it_is_written_down_that_it_does_not(status, tags, goes_on):
+    assert is_tried_again(dg.DagsterRun(job_name="m", status=dg.DagsterRunStatus[status], tags={**TRIED_AGAIN, **tags})) is goes_on
