@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.retraining_history import past_retrainings, wanted_retrainings
 from platform_assets.components.step import latest_record
-from platform_assets.errors import ServingError
+from platform_assets.errors import ReleaseError, ServingError
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.records import DriftPointer, DriftReport, TablePin, TrainingSet, read_record
 from platform_assets.stages.monitoring.feed_report import FEED_FILE
 from platform_assets.stages.retraining.policy import Evidence, decide
+from platform_assets.stages.retraining.start import Base
 
 if TYPE_CHECKING:
     from platform_assets.specs.dataset import DatasetSpec
@@ -62,7 +64,38 @@ def gather_evidence(model: ModelSpec, dataset: DatasetSpec, parts: Parts, instan
         under_way=say_under_way(model, parts, instance),
         cpu_seconds=cpu_seconds,
         price_aed=price_aed,
+        base=find_base(model, parts),
+        learns_from=_say_rows(model),
     )
+
+
+def find_base(model: ModelSpec, parts: Parts) -> Base:
+    """Return the live release's training, or why no training can begin with its weights."""
+    if model.training.privacy is not None:
+        return Base(refused="training.privacy begins from nothing: what earlier weights learnt is counted nowhere")
+    try:
+        live = parts.serving.status(model.name)["live"]
+    except ServingError:
+        return Base(refused="no server says which release is live")
+    if live is None:
+        return Base()
+    files = parts.releases.open(live)
+    training = json.loads(files["lineage.json"])["training"]
+    declared = type(model).model_validate(json.loads(files["declaration.json"])["model"])
+    other = [name for name in ("features", "target", "split") if getattr(declared, name) != getattr(model, name)]
+    other += ["training"] if declared.training.learning() != model.training.learning() else []
+    if other:
+        return Base(refused=f"the champion {live[:12]} was declared otherwise ({', '.join(other)})")
+    try:
+        parts.artefacts.path(training)
+    except ReleaseError:
+        return Base(refused=f"the champion's training {training[:12]} is not kept any more")
+    return Base(training, refused="")
+
+
+def _say_rows(model: ModelSpec) -> str:
+    newest = model.split.recent_rows
+    return f"the newest {newest:,} rows (split.recent_rows)" if newest else "all rows (split.recent_rows is not set)"
 
 
 def decide_now(model: ModelSpec, dataset: DatasetSpec, parts: Parts, evidence: Evidence) -> RetrainingVerdict:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from platform_assets.stages.retraining.policy import Outcome, PastRetraining, Wanted
+from platform_assets.stages.retraining.policy import PastRetraining, Wanted
+from platform_assets.stages.retraining.start import Outcome
 
 if TYPE_CHECKING:
     from platform_assets.specs.records import RetrainingVerdict
@@ -34,6 +35,7 @@ def past_retrainings(parts: Parts, model: str) -> list[PastRetraining]:
                 gain=answer.get("gain"),
                 age=asked.get("age", 0),
                 since=asked.get("since", ""),
+                base=asked.get("base"),
             )
         )
     return past
@@ -49,7 +51,8 @@ def open_retraining(parts: Parts, model: str, verdict: RetrainingVerdict, *, age
     """Write that a retraining is asked for; `age`: windows of the model that it is to replace."""
     detail = {
         "verdict_id": verdict.verdict_id, "trigger": verdict.trigger, "at": verdict.decided_at, "why": verdict.sentence,
-        "since": verdict.since, "age": age,
+        "since": verdict.since, "age": age, "how": verdict.how, "how_why": verdict.how_why, "learns_from": verdict.learns_from,
+        "base": verdict.base,
     }  # fmt: skip
     parts.audit.append(ASKED, subject=f"model/{model}", actor="policy", detail=detail)
 

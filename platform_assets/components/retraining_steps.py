@@ -44,6 +44,7 @@ def describe_verdict(verdict: RetrainingVerdict) -> dict[str, Any]:
         "triggers": ", ".join(verdict.triggers) or "none", "evidence": dg.MetadataValue.json(verdict.evidence),
         **{name: value for name, value in weighed.items() if value is not None},
         **({"blocked": verdict.blocked} if verdict.blocked else {}),
+        **({"how": verdict.how.replace("_", " "), "how_why": verdict.how_why, "learns_from": verdict.learns_from} if verdict.how else {}),
     }  # fmt: skip
 
 
@@ -100,7 +101,8 @@ def record_outcome(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcom
 def _table(history: Sequence[PastRetraining]) -> str:
     rows = "\n".join(
         f"| {past.decided_at:%Y-%m-%d %H:%M} | {past.trigger} | {past.outcome.replace('_', ' ')} "
-        f"| {'' if past.gain is None else f'{past.gain:+.1%}'} | {past.age} |"
+        f"| {'' if past.gain is None else f'{past.gain:+.1%}'} | {past.age} "
+        f"| {f'weights of {past.base[:12]}' if past.base else 'fresh weights'} |"
         for past in history
     )
-    return f"| asked | trigger | outcome | share of the loss won | windows old |\n|---|---|---|---|---|\n{rows}"
+    return f"| asked | trigger | outcome | share of the loss won | windows old | began with |\n|---|---|---|---|---|---|\n{rows}"

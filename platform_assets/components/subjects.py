@@ -222,15 +222,20 @@ def _holds(parts: Parts, digest: str, keyed: dict[str, list[str]]) -> bool:
 
 
 def _learnt(parts: Parts, sets: list[str]) -> dict[str, list[str]]:
-    """Return the versions of each model that were trained on one of these training sets."""
+    """Return the versions of each model that were trained on one of these training sets, or began with the weights of one that was."""
     found: dict[str, list[str]] = {}
     for model in parts.catalogue.models:
+        touched: set[str] = set()  # a champion's training is older than what began with it, and the log is in order
         for entry in parts.audit.entries(subject=f"model/{model}"):
             if entry["action"] != "release":
                 continue
             with contextlib.suppress(ReleaseError):
                 files = parts.releases.open(entry["detail"]["digest"])
-                if "lineage.json" in files.files and json.loads(files["lineage.json"])["training_set"] in sets:
+                if "lineage.json" not in files.files:
+                    continue
+                lineage = json.loads(files["lineage.json"])
+                if lineage["training_set"] in sets or lineage["warm_start"] in touched:
+                    touched.add(lineage["training"])
                     found.setdefault(model, []).append(entry["detail"]["digest"][:12])
     return {model: list(dict.fromkeys(versions)) for model, versions in found.items()}
 

@@ -18,9 +18,10 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.live import Watched, telemetry_metadata, watching
 from platform_assets.components.own_network import digest_source
+from platform_assets.components.retraining_history import past_retrainings
 from platform_assets.components.step import Outcome, Step, fingerprint, picture, profile_here
 from platform_assets.components.training_run import TrainingJob, describe_attempts, hold_training, train
-from platform_assets.errors import GivenUpError, TrainingError
+from platform_assets.errors import GivenUpError, ReleaseError, TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec, RangeSpec, TrainingSpec
@@ -56,23 +57,25 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
     training_set = step.read(keys.model_key(model.name, "training_set"), TrainingSet)
     data = parts.artefacts.path(training_set.digest)
     sweep = _sweep_of(model, training_set, step)
-    chosen = _with_changes(model, sweep.changes if sweep else {})
+    base = None if sweep else find_start(model, step)
+    chosen = _with_changes(model, sweep.changes if sweep else _shorter(model) if base else {})
     with ThreadPoolExecutor(1) as pool:  # the trainer is a process of its own: another core fits the trees meanwhile
         fitting = pool.submit(_baseline, model, step, data=data, training_set=training_set)
-        teacher = _obtain(chosen, step, training_set=training_set)
+        teacher = _obtain(chosen, step, training_set=training_set, base=base)
         baseline = fitting.result()
     result = teacher.note["result"]
     record = Training(
         digest=teacher.digest, training_set=training_set.digest, parameters=result["parameters"],
         size_bytes=result["size_bytes"], holdout=result["holdout"],
-        calibration=result["calibration"], baseline=baseline, seconds=result["seconds"], warm_start=result.get("warm_start"),
+        calibration=result["calibration"], baseline=baseline, seconds=result["seconds"], warm_start=base,
         privacy=from_mapping(Guarantee, result["privacy"]) if result.get("privacy") else None,
     )  # fmt: skip
     folder = parts.artefacts.path(teacher.digest)
     run_id = parts.registry.log_training(
         model.name, chosen.training.learning().model_dump(mode="json"),
         {f"holdout_{name}": value for name, value in record.holdout.items()}, json.loads((folder / "curve.json").read_text()),
-        {"training_digest": teacher.digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id},
+        {"training_digest": teacher.digest, "training_set": training_set.digest, "dagster_run": step.context.run.run_id,
+         **({"warm_start": base} if base else {})},
         run_id=teacher.mlflow_run,
     )  # fmt: skip
     shown = {
@@ -81,6 +84,7 @@ def train_teacher(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome
             folder, profile=teacher.note["profile"], profiles=parts.catalogue.compute.profiles, since=teacher.note["attempts"][-1]["began"]
         ),
         **describe_attempts(teacher.note["attempts"]),
+        "began_with": f"{result['warm_share']:.0%} of the weights of training {base[:12]}" if base else "fresh weights",
         **({"from_sweep": f"trial {sweep.best} of {sweep.trials}: {_words(sweep.changes)}"} if sweep else {}),
     }
     return Outcome(record, teacher.digest, {**shown, "reused": teacher.reused, "mlflow_run": run_id})
@@ -99,12 +103,12 @@ def _baseline(model: ModelSpec, step: Step, *, data: Path, training_set: Trainin
 
 
 def _obtain(
-    model: ModelSpec, step: Step, *, training_set: TrainingSet, looks: tuple[Callable[[Path], None], ...] = (),
+    model: ModelSpec, step: Step, *, training_set: TrainingSet, base: str | None = None, looks: tuple[Callable[[Path], None], ...] = (),
     give_up: Callable[[], str | None] | None = None,
 ) -> Teacher:  # fmt: skip
-    """Return what was trained from these rows with these values before, or train it now."""
+    """Return what was trained from these rows with these values (and these first weights) before, or train it now."""
     artefacts = step.parts.artefacts
-    mark = fingerprint("trained", CODE_VERSION, *_learnt(model), training_set.digest)
+    mark = fingerprint("trained", CODE_VERSION, *_learnt(model), training_set.digest, *([base] if base else []))
     known = artefacts.recall(mark)
     if known is not None:
         return Teacher(*known, reused=True, mlflow_run=None)
@@ -116,11 +120,31 @@ def _obtain(
         watched = Watched(step.context.asset_key.path, model=model.name, tenant=model.tenant)
         try:
             with watching(step, watched, out=place.out) as watch:
-                trained = train(step, TrainingJob(model, data, profile), place, looks=[watch.look, *looks], give_up=give_up)
+                job = TrainingJob(model, data, profile, warm_start=artefacts.path(base) if base else None)
+                trained = train(step, job, place, looks=[watch.look, *looks], give_up=give_up)
         except GivenUpError:
             place.remove()
             raise
         return _store(place, step, mark=mark, attempts=trained.attempts, mlflow_run=watch.mlflow_run)
+
+
+def find_start(model: ModelSpec, step: Step) -> str | None:
+    """Return the training whose weights the retraining under way is to begin with, by digest; None from scratch."""
+    pending = [past for past in past_retrainings(step.parts, model.name) if past.outcome == "pending"]
+    base = pending[-1].base if pending else None
+    if base is None or model.retraining.warm_start is None:
+        return None
+    try:
+        step.parts.artefacts.path(base)
+    except ReleaseError:
+        step.say(f"The weights of training {base[:12]} are not kept any more; this one begins from scratch.")
+        return None
+    return base
+
+
+def _shorter(model: ModelSpec) -> dict[str, int]:
+    assert model.retraining.warm_start is not None
+    return {"epochs": max(1, round(model.retraining.warm_start.epochs * model.training.epochs))}
 
 
 def _store(place: TrainingFolder, step: Step, *, mark: str, attempts: list[dict[str, Any]], mlflow_run: str | None) -> Teacher:

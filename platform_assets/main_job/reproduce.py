@@ -34,7 +34,7 @@ _ACTION = "reproduction"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a release says of its own making: the declarations of then, pinned tables, digests of training set and training."""
+    """What a release says of its own making: the declarations of then, pinned tables, digests of training set and trainings."""
 
     model: ModelSpec
     dataset: DatasetSpec
@@ -42,6 +42,7 @@ class Recorded:
     views: dict[str, TablePin]
     training_set: str
     training: str
+    warm_start: str | None
     left_out: str | None
 
 
@@ -86,8 +87,6 @@ def _parse(release: str) -> tuple[str, str]:
 def _read_recorded(bundle: ReleaseFiles) -> Recorded:
     lineage = json.loads(bundle["lineage.json"])
     declared = json.loads(bundle["declaration.json"])
-    if lineage["warm_start"] is not None:
-        raise ReleaseError(f"the training of {bundle.version} began from another's weights, {lineage['warm_start']}; that is not kept")
     if lineage.get("privacy") is not None:
         spent = lineage["privacy"]["epsilon"]
         raise ReleaseError(
@@ -101,12 +100,14 @@ def _read_recorded(bundle: ReleaseFiles) -> Recorded:
         views={name: from_mapping(TablePin, pin) for name, pin in lineage["views"].items()},
         training_set=lineage["training_set"],
         training=lineage["training"],
+        warm_start=lineage["warm_start"],
         left_out=lineage.get("left_out"),
     )
 
 
 def _make_again(parts: Parts, recorded: Recorded, folder: Path, *, console: Console) -> dict[str, Any]:
     training = parts.artefacts.path(recorded.training)
+    base = _find_base(parts, recorded)
     console.print("Building the training set again from the pinned table versions ...")
     data, told = _training_set(parts, recorded, folder)
     if data is None:
@@ -121,7 +122,7 @@ def _make_again(parts: Parts, recorded: Recorded, folder: Path, *, console: Cons
 
     console.print(f"Training again, as {recorded.training[:12]} was trained ...")
     noted = read_conditions(training)
-    _train(parts.settings, data, training, folder / "out", noted=noted)
+    _train(parts.settings, data, training, folder / "out", noted=noted, base=base)
     now = read_conditions(folder / "out")[-1]
     weights = compare_weights(training, folder / "out")
     before, after = (json.loads((place / "result.json").read_text())["holdout"] for place in (training, folder / "out"))
@@ -181,7 +182,19 @@ def _is_there(parts: Parts, pin: TablePin, *, column: str) -> bool:
     return True
 
 
-def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: Sequence[Conditions]) -> None:
+def _find_base(parts: Parts, recorded: Recorded) -> Path | None:
+    if recorded.warm_start is None:
+        return None
+    try:
+        return parts.artefacts.path(recorded.warm_start)
+    except ReleaseError as error:
+        base, made = recorded.warm_start[:12], recorded.training[:12]
+        raise ReleaseError(
+            f"training {made} began with the weights of training {base}, which are not kept any more; it cannot be made again"
+        ) from error
+
+
+def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: Sequence[Conditions], base: Path | None) -> None:
     plan = json.loads((recorded / "plan.json").read_text())
     last = noted[-1] if noted else None
     files: dict[str, Mapping[str, Any]] = {"spec": {**plan, "threads": last.threads * last.processes if last else plan["threads"]}}
@@ -194,6 +207,7 @@ def _train(settings: Settings, data: Path, recorded: Path, out: Path, *, noted: 
         file.write_text(json.dumps(value))
         command += [f"--{name}", str(file)]
     command += ["--data", str(data), "--out", str(out), "--cache", str(out.parent / "cache")]
+    command += ["--warm-start", str(base)] if base is not None else []
     process = subprocess.Popen(
         command, env=child_environment(settings), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
     )

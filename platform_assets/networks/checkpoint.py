@@ -76,12 +76,12 @@ def load_trained(folder: Path) -> Trained:
     return Trained(network.eval(), plan, preprocessing, schema)
 
 
-def warm_start(network: nn.Module, *, preprocessing: Preprocessing, checkpoint: Path) -> float:
-    """Take over what fits of another training; return the share of weights taken.
+def warm_start(network: nn.Module, *, preprocessing: Preprocessing, training: Path) -> float:
+    """Take over what fits of another training, a folder; return the share of weights taken.
 
     Rows of categories and word pieces are matched by value, since vocabularies move between trainings; other weights by name and shape.
     """
-    before = load_trained(checkpoint.parent)
+    before = load_trained(training)
     old, new = before.network.state_dict(), network.state_dict()
     taken = 0
     for name, weight in new.items():

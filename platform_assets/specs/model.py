@@ -237,6 +237,16 @@ class PayoffSpec(Spec):
     credit_windows: NonNegativeInt = Field(4, description="Windows whose budget may be spent before they have come.")
 
 
+class WarmStartSpec(Spec):
+    """When a retraining begins with the champion's weights instead of fresh ones (decision 84)."""
+
+    epochs: float = Field(0.5, gt=0, le=1, description="Share of the declared epochs that it then takes.")
+    most_loss: float = Field(
+        2.0, gt=1, description="Loss on the newest labelled window over the promised one from which the champion's weights are no help."
+    )
+    at_most: PositiveInt = Field(3, description="Warm starts in a row, after which one begins from scratch.")
+
+
 class RetrainingSpec(Spec):
     """When a retraining is asked for."""
 
@@ -255,6 +265,9 @@ class RetrainingSpec(Spec):
         None, description="Cron, on the wall clock in UTC; it trains unless one is under way or the feed is at fault."
     )
     payoff: PayoffSpec = Field(PayoffSpec(), description="What a retraining must be expected to win, and may cost.")
+    warm_start: WarmStartSpec | None = Field(
+        WarmStartSpec(), description="When it begins with the champion's weights; null: always from scratch."
+    )
     ask_a_person_after: PositiveInt = Field(
         3, description="Retrainings in a row that won nothing, after which only a person (falaj drift ask) gets another."
     )

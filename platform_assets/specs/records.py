@@ -178,7 +178,10 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Training:
-    """What one training gave: artefact digest (checkpoint.pt, model.onnx, curve.json, schema.json, predictions), figures, cost."""
+    """What one training gave: artefact digest (checkpoint.pt, model.onnx, curve.json, schema.json, predictions), figures, cost.
+
+    `warm_start`: digest of the training whose weights it began with; None where it began with fresh ones.
+    """
 
     digest: str
     training_set: str
@@ -370,6 +373,8 @@ class RetrainingVerdict:
 
     `triggers`: everything that asks; `trigger` leads, and began at `since`. `blocked`: what no retraining can mend. `expected_gain`: share
     of the loss that one is expected to take away; `expected_cost_aed`: what it is expected to cost; both None where they were not weighed.
+    `how` it is to be trained, of which rows (`learns_from`), and what spoke for that (`how_why`); `base`: the training whose weights it
+    begins with; all empty where nothing is asked.
     """
 
     asked: bool
@@ -384,6 +389,10 @@ class RetrainingVerdict:
     expected_gain: float | None = None
     expected_cost_aed: float | None = None
     weighed: str = ""
+    how: Literal["", "from_scratch", "warm_start"] = ""
+    how_why: str = ""
+    learns_from: str = ""
+    base: str | None = None
 
 
 def from_mapping(cls: type[T], value: Mapping[str, Any]) -> T:

@@ -11,13 +11,14 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from platform_assets.measures import HIGHER_IS_BETTER
 from platform_assets.specs.estimate import WindowEstimate
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.records import RetrainingVerdict, WindowPerformance, WindowReport
 from platform_assets.stages.retraining.payoff import Attempt, Choice, Labelled, Situation, choose
+from platform_assets.stages.retraining.start import USELESS, Base, Outcome, Try, choose_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from platform_assets.specs.model import RetrainingSpec
 
 T = TypeVar("T")
-Outcome = Literal["pending", "helped", "did_not_help", "undecided", "failed", "cut_off"]
 WORDS = ("person", "erasure", "event")  # triggers that somebody says, the most urgent first
 _BINDING = ("person", "erasure")  # not held up by cool-down, limit or pay-off
-USELESS = ("did_not_help", "failed")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Evidence:
 
     Windows in order, their performance and what it was estimated at without labels, rows since the last training, time since the newest
     row that was learnt from, what was asked for in words, the feed, what is `under_way` (a sentence, "" for nothing), and what a retraining
-    costs: CPU seconds and AED by the ledger, None where none was ever made.
+    costs: CPU seconds and AED by the ledger, None where none was ever made. A retraining could begin with `base` and `learns_from` rows.
     """
 
     drift: tuple[WindowReport, ...] = ()
@@ -62,13 +61,16 @@ class Evidence:
     cpu_seconds: float | None = None
     price_aed: float | None = None
     estimates: tuple[WindowEstimate, ...] = ()
+    base: Base = field(default_factory=Base)
+    learns_from: str = ""
 
 
 @dataclass(frozen=True)
 class PastRetraining:
     """One retraining that was asked for, by whatever trigger.
 
-    `gain`: share of the loss it took; `age`: windows of the model before it; `since`: where the breach began that asked for it.
+    `gain`: share of the loss it took; `age`: windows of the model before it; `since`: where the breach began that asked for it; `base`: the
+    training whose weights it was to begin with.
     """
 
     verdict_id: str
@@ -79,6 +81,7 @@ class PastRetraining:
     gain: float | None = None
     age: int = 0
     since: str = ""
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,11 @@ def _judge(
     if refusal is None and choice is not None and choice.how != "retrain":
         refusal = choice.sentence
     verdict = _verdict(asked=refusal is None, breach=breach, epoch=epoch, now=now, because=refusal)
+    if verdict.asked:
+        tries = [Try(past.base is not None, past.outcome, past.gain) for past in history if past.outcome != "pending"]
+        newest = next((one for one in reversed(evidence.performance) if one.settled and _is_new(one.last_event, seen_until)), None)
+        start = choose_start(breach.trigger, newest, base=evidence.base, tries=tries, spec=spec)
+        verdict = replace(verdict, how=start.how, how_why=start.why, base=start.base, learns_from=evidence.learns_from)
     return replace(
         verdict,
         blocked="needs_a_person" if stuck and refusal is not None else "",

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; the state that stands there already is used")
     parser.add_argument("--cache", type=Path, help="folder of this node that encoded shards are kept in (default: within --out)")
     parser.add_argument("--cache-bytes", type=int, default=CACHE_BYTES, help="what that folder may hold (default 64 GiB)")
-    parser.add_argument("--warm-start", type=Path, help="checkpoint.pt of an earlier training, its other files beside it")
+    parser.add_argument("--warm-start", type=Path, help="folder of an earlier training, to begin with its weights")
     parser.add_argument("--lease", type=Path, help="JSON of a lease on GPUs to keep alive meanwhile")
     given = parser.parse_args(arguments)
     place = place_here()

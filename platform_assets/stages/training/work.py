@@ -107,7 +107,7 @@ def train(plan: TrainingPlan, *, run: RunPlan, journey: Journey) -> Result | Non
     torch.manual_seed(plan.seed)
     network = build_network(plan, preprocessing=preprocessing, classes=len(schema.classes))
     parameters = sum(weight.numel() for weight in network.parameters())
-    warm_share = warm_start(network, preprocessing=preprocessing, checkpoint=journey.warm) if journey.warm is not None else 0.0
+    warm_share = warm_start(network, preprocessing=preprocessing, training=journey.warm) if journey.warm is not None else 0.0
     if not first:
         seed_chance(plan.seed, rank=fabric.global_rank)  # the same weights on all ranks, then each its own masks
     feed = _open_feed(splits["train"], plan=plan, fabric=fabric, warm=journey.warm)

@@ -33,8 +33,8 @@ def parts(tmp_path):
     return made
 
 
-def train(parts, tmp_path, booking, number):
-    """Store a training set with this booking, and a release that was trained on it."""
+def train(parts, tmp_path, booking, number, *, base=None):
+    """Store a training set with this booking, and a release that was trained on it, beginning with the weights of training `base`."""
     schema = FeatureSchema(
         (Feature("lead_time", "numeric", "booking", "booking_id"),), "is_canceled", ("0", "1"), "booking_id", "booking_date"
     )
@@ -50,7 +50,7 @@ def train(parts, tmp_path, booking, number):
     digest = parts.artefacts.put(tmp_path / f"set{number}")
     folder = tmp_path / f"release{number}"
     folder.mkdir()
-    (folder / "lineage.json").write_text(json.dumps({"training_set": digest}))
+    (folder / "lineage.json").write_text(json.dumps({"training_set": digest, "training": f"t{number}", "warm_start": base}))
     (folder / MANIFEST_FILE).write_text(json.dumps({"model": MODEL, "candidate": "c", "created": "x", "files": list_files(folder)}))
     release = parts.releases.put(folder)
     parts.audit.append("release", subject=f"model/{MODEL}", actor="t", detail={"digest": release})
@@ -64,6 +64,8 @@ def everything(root):
 def test_an_erasure_that_is_killed_after_every_step_ends_in_nothing_left_and_a_proof(parts, tmp_path, monkeypatch):
     theirs, release = train(parts, tmp_path, "bk#1", 1)
     others, _ = train(parts, tmp_path, "bk#2", 2)
+    _, later = train(parts, tmp_path, "bk#2", 3, base="t1")
+    _, latest = train(parts, tmp_path, "bk#2", 4, base="t3")
     validated = keys.dataset_key(DATASET, "validated")
     old = parts.tables.pin(keys.table_name(validated))
     with dg.DagsterInstance.ephemeral() as instance:
@@ -90,7 +92,7 @@ def test_an_erasure_that_is_killed_after_every_step_ends_in_nothing_left_and_a_p
         kept = instance.get_latest_materialization_event(key_of(validated)).asset_materialization.metadata["note"].value
     assert kills > 10
     assert done["rows"] == {DATASET: 2}
-    assert done["models"] == {MODEL: [release[:12]]}
+    assert done["models"] == {MODEL: [one[:12] for one in (release, later, latest)]}  # what began with such weights, too
     assert done["training_sets"] == [theirs]
     assert others in parts.artefacts.digests()
     assert everything(tmp_path / "home") == set()

@@ -12,8 +12,9 @@ import pytest
 from platform_assets import cli
 from platform_assets.errors import ReleaseError, ReproductionError, TrainingError
 from platform_assets.main_job import reproduce as verb
-from platform_assets.main_job.reproduce import _is_there, _read_recorded, _train
+from platform_assets.main_job.reproduce import _find_base, _is_there, _read_recorded, _train
 from platform_assets.manifests import ReleaseFiles
+from resources.artifacts import FolderArtifactStore
 from resources.delta_tables import DeltaTableStore
 from resources.settings import Home, Settings
 
@@ -37,10 +38,16 @@ def test_a_version_is_gone_when_the_log_or_its_files_no_longer_have_it(tables, t
     assert _is_there(parts, second, column="key")
 
 
-def test_a_training_that_began_from_weights_that_are_not_kept_is_refused_by_name():
-    files = {"lineage.json": b'{"warm_start": "/elsewhere/checkpoint.pt"}', "declaration.json": b"{}"}
-    with pytest.raises(ReleaseError, match=r"began from another's weights, /elsewhere/checkpoint\.pt"):
-        _read_recorded(ReleaseFiles("0" * 64, {}, files))
+def test_a_training_that_began_with_weights_that_are_not_kept_is_refused_by_name(tmp_path):
+    parts = SimpleNamespace(artefacts=FolderArtifactStore(tmp_path))
+    recorded = SimpleNamespace(training="a" * 64, warm_start="b" * 64)
+    with pytest.raises(ReleaseError, match="training aaaaaaaaaaaa began with the weights of training bbbbbbbbbbbb, which are not kept"):
+        _find_base(parts, recorded)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "checkpoint.pt").write_bytes(b"w")
+    kept = parts.artefacts.put(tmp_path / "weights")
+    assert (_find_base(parts, SimpleNamespace(training="a" * 64, warm_start=kept)) / "checkpoint.pt").read_bytes() == b"w"
+    assert _find_base(parts, SimpleNamespace(training="a" * 64, warm_start=None)) is None
 
 
 def test_a_private_training_is_not_spent_once_more():
@@ -53,7 +60,7 @@ def test_a_trainer_that_fails_ends_in_its_own_last_words(tmp_path):
     (tmp_path / "plan.json").write_text('{"architecture": "tabular_mlp", "kind": "binary", "threads": 1, "no_such_field": 1}')
     settings = Settings(home=Home(tmp_path / "home"), environment="laptop", defs_root=tmp_path, webhook_url=None, serve_port=0, web_port=0)
     with pytest.raises(TrainingError, match=r"made again ended with status 1: .*is no training plan: .*no_such_field"):
-        _train(settings, tmp_path / "data", tmp_path, tmp_path / "out", noted=[])
+        _train(settings, tmp_path / "data", tmp_path, tmp_path / "out", noted=[], base=None)
 
 
 def test_a_difference_is_written_printed_and_ends_in_an_error(tmp_path, monkeypatch, capsys):

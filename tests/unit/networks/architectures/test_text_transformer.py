@@ -48,7 +48,7 @@ def test_a_warm_start_takes_pieces_over_by_what_they_are(tmp_path):
     fresh = make(new)
     with torch.no_grad():
         fresh.pieces.weight.zero_()
-    warm_start(fresh, preprocessing=new, checkpoint=tmp_path / "checkpoint.pt")
+    warm_start(fresh, preprocessing=new, training=tmp_path)
     torch.testing.assert_close(fresh.pieces.weight[FIRST], network.pieces.weight[FIRST + 2])
     torch.testing.assert_close(fresh.pieces.weight[FIRST + 2], network.pieces.weight[FIRST])
     assert not fresh.pieces.weight[FIRST + 1].any()

@@ -106,7 +106,7 @@ def test_a_network_that_cannot_be_compiled_here_is_one_sentence(tmp_path, monkey
 def test_a_warm_start_takes_the_earlier_weights_over(tmp_path):
     data = write_set(tmp_path / "data", tabular(), TABULAR)
     train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "a")
-    result = train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "b", warm=tmp_path / "a" / "checkpoint.pt")
+    result = train_here(data, plan=plan("tabular_mlp"), out=tmp_path / "b", warm=tmp_path / "a")
     assert math.isclose(result.warm_share, 1.0)
 
 
