@@ -9,8 +9,10 @@ import dagster as dg
 from platform_assets.components.automation import build_automation
 from platform_assets.components.dataset import build_dataset_defs
 from platform_assets.components.executors import executor_of
+from platform_assets.components.loggers import loggers_of
 from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
+from platform_assets.logs import start_logging
 from platform_assets.ports import Watcher
 from resources.dagster_instance.gate import admission_of
 from resources.parts import Parts, build_parts
@@ -22,7 +24,8 @@ SHIPPED = CHECKOUT / "platform_assets" / "defs"
 def build_platform_defs(parts: Parts) -> dg.Definitions:
     """Build what holds for every model: the parts, the executor, jobs, schedules and sensors."""
     executor = executor_of(parts.settings.steps, admission=lambda: admission_of(parts))
-    return dg.Definitions.merge(dg.Definitions(resources={"parts": parts}, executor=executor), build_automation(parts))
+    loggers = loggers_of(parts.settings.log_form)
+    return dg.Definitions.merge(dg.Definitions(resources={"parts": parts}, executor=executor, loggers=loggers), build_automation(parts))
 
 
 def build_defs(parts: Parts) -> dg.Definitions:
@@ -49,4 +52,6 @@ def bind_parts(settings: Settings, *, watcher: Watcher | None = None) -> Parts:
 def defs() -> dg.Definitions:
     """What Dagster loads."""
     silence_telemetry()
-    return load_defs(bind_parts(read_settings()))
+    settings = read_settings()
+    start_logging("steps", settings.log_form)
+    return load_defs(bind_parts(settings))

@@ -127,7 +127,7 @@ class Parts:
         """The inference server of this home."""
         from resources.serving import LocalServing
 
-        return LocalServing(self.settings, self.releases, border=self.border)
+        return LocalServing(self.settings, self.releases, border=self.border, trace_of=self._trace_of)
 
     @cached_property
     def border(self) -> Border:
@@ -135,6 +135,11 @@ class Parts:
         from resources.border import Border
 
         return Border(self.catalogue, self.settings.places, lambda: self.audit)
+
+    def _trace_of(self, model: str, digest: str) -> str | None:
+        """Return where a release was made, as its entry in the audit log says."""
+        made = [one["detail"] for one in self.audit.entries(subject=f"model/{model}") if one["action"] == "release"]
+        return next((detail.get("trace") for detail in reversed(made) if detail["digest"] == digest), None)
 
     @cached_property
     def clock(self) -> ports.Clock:

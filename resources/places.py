@@ -19,6 +19,7 @@ VARIABLE = "FALAJ_JURISDICTIONS"
 NAMED: dict[str, tuple[Part, ...]] = {
     "FALAJ_EVENTS": ("events",),
     "FALAJ_LEASES": ("telemetry",),
+    "FALAJ_TRACES": ("telemetry",),
     "FALAJ_LEDGER": ("ledger",),
     "FALAJ_SERVE_URL": ("inference server", "production log"),
     "FALAJ_WEBHOOK_URL": ("notices",),

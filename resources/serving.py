@@ -6,7 +6,7 @@ import http.client
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +16,7 @@ import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
 from platform_assets.keys import model_key
+from platform_assets.logs import TEXT
 from platform_assets.ports import ReleaseStore
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.records import ArmFigures, from_mapping
@@ -81,7 +82,16 @@ def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
         "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
         "--keys", str(home.keys), *_values_option(settings), "--ready-file", str(ready_file(home)),
         "--workers", str(settings.serve_workers), *(["--oidc-issuer", settings.identity.issuer] if settings.identity.issuer else []),
+        *_told(settings),
     ]  # fmt: skip
+
+
+def _told(settings: Settings) -> list[str]:
+    traces = settings.traces
+    return [
+        *(["--log", settings.log_form] if settings.log_form != TEXT else []),
+        *(["--traces", traces.endpoint, "--traces-share", str(traces.share)] if traces.endpoint else []),
+    ]
 
 
 def _values_option(settings: Settings) -> list[str]:
@@ -196,17 +206,29 @@ def _encode(body: Any) -> bytes:
 class LocalServing:
     """Serving target on this machine, over the server's admin routes."""
 
-    def __init__(self, settings: Settings, releases: ReleaseStore, *, border: Border | None = None) -> None:
-        """`border` has the last word on whether a model may be placed on this server at all."""
+    def __init__(
+        self, settings: Settings, releases: ReleaseStore, *, border: Border | None = None, trace_of: Callable[[str, str], str | None] | None = None
+    ) -> None:  # fmt: skip
+        """`border` has the last word on whether a model may be placed on this server at all; `trace_of` a release says where it was made.
+
+        The server links predictions to that place in a trace.
+        """
         self._settings = settings
         self._releases = releases
         self._border = border
+        self._trace_of = trace_of
 
     def load(self, model: str, digest: str) -> None:
         """Load, warm and check a release beside what is live; a bad one raises ServingError and changes nothing."""
         if self._border is not None:
             self._border.hold(model_key(model, "deployed"), actor="inference server")
-        self._ask("POST", model, "load", {"digest": digest, "path": str(self._releases.path(digest).absolute())})
+        self._ask(
+            "POST", model, "load", {"digest": digest, "path": str(self._releases.path(digest).absolute()), **self._link(model, digest)}
+        )
+
+    def _link(self, model: str, digest: str) -> dict[str, str]:
+        where = self._trace_of(model, digest) if self._trace_of is not None and self._settings.traces.endpoint else None
+        return {"trace": where} if where else {}
 
     def set_traffic(self, model: str, *, live: str, challenger: str | None = None, mode: str = "live", percent: int = 0) -> None:
         """Set who answers; in force when this returns."""

@@ -9,7 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platform_assets import logs
 from platform_assets.errors import StateError
+from platform_assets.tracing import is_endpoint
 from resources.variables import QUIET, STEADY, VARIABLES
 
 if TYPE_CHECKING:
@@ -192,6 +194,14 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True)
+class TraceSettings:
+    """Where spans are sent, and the share of predictions that are, of those whose caller has not decided it."""
+
+    endpoint: str | None = None
+    share: float = 0.01
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the environment decides."""
 
@@ -213,6 +223,8 @@ class Settings:
     profile: str | None = None
     notices: NoticeSettings = NoticeSettings()
     identity: IdentitySettings = IdentitySettings()
+    log_form: str = logs.TEXT
+    traces: TraceSettings = TraceSettings()
     team: TeamSpec | None = None
     team_file: Path | None = None
     elsewhere: tuple[str, ...] = ()  # variables that name a place of their own for what is kept here otherwise
@@ -255,6 +267,8 @@ def read_settings() -> Settings:
         identity=_read_identity(),
         elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),
         tenant=home.tenant.read_text().strip() if home.tenant.is_file() else None,
+        log_form=_read_log_form(),
+        traces=_read_traces(),
     )
     if settings.environment == LAPTOP:
         return _with_places(settings)
@@ -344,6 +358,22 @@ def _read_steps() -> str:
     if value not in STEPS:
         raise StateError(f"FALAJ_STEPS is {value!r}; right would be {' or '.join(STEPS)}")
     return value
+
+
+def _read_log_form() -> str:
+    value = _chosen("FALAJ_LOG") or (logs.JSON if "KUBERNETES_SERVICE_HOST" in os.environ else logs.TEXT)
+    if value not in logs.FORMS:
+        raise StateError(f"FALAJ_LOG is {value!r}; right would be {' or '.join(logs.FORMS)}")
+    return value
+
+
+def _read_traces() -> TraceSettings:
+    endpoint, share = _chosen("FALAJ_TRACES"), _chosen("FALAJ_TRACES_SHARE") or VARIABLES["FALAJ_TRACES_SHARE"].default
+    if endpoint is not None and not is_endpoint(endpoint):
+        raise StateError(f"FALAJ_TRACES is {endpoint!r}; right would be the address of an OTLP receiver, such as http://127.0.0.1:4318")
+    if not re.fullmatch(r"0|1|0?\.\d{1,6}|1\.0*", share):
+        raise StateError(f"FALAJ_TRACES_SHARE is {share!r}; right would be a share from 0 to 1, such as 0.01")
+    return TraceSettings(endpoint, float(share))
 
 
 def _read_workers() -> int:

@@ -114,6 +114,13 @@ VARIABLES = {
         ),
         Variable("FALAJ_OIDC_TENANTS", "tenants", "Claim with somebody's tenants; * is all of them."),
         Variable("FALAJ_POLICIES", "infra/policies", "Folder of Cedar policies. Left out, the shipped ones in the checkout."),
+        Variable(
+            "FALAJ_LOG",
+            "",
+            "How logs are written: text, for people, or json, a line an event. Left out, json in a pod of Kubernetes and text elsewhere.",
+        ),
+        Variable("FALAJ_TRACES", "", "Receiver of traces, OTLP over HTTP, such as http://127.0.0.1:4318. Left out, nothing is traced."),
+        Variable("FALAJ_TRACES_SHARE", "0.01", "Share of predictions that are traced, of those whose caller has not decided it."),
         Variable("FALAJ_DATA", "", "Folder of real data sets for benchmarks and tests. Left out, what needs them is left out, too."),
     )
 }

@@ -11,10 +11,12 @@ from platform_assets import keys
 from platform_assets.components.retraining_history import close_retraining
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_steps import scratch
+from platform_assets.logs import event
 from platform_assets.specs.candidates import SearchResult, Selection
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, Training, TrainingSet
+from platform_assets.tracing import traceparent
 from resources.dagster_instance import gate
 
 CODE_VERSION = "1"
@@ -115,8 +117,10 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
             "mlflow_version": number,
             "keys": sorted(parts.releases.key_ids(digest)),
             "requester": gate.requester_of(step.context.run.tags),
+            **({"trace": where} if (where := traceparent()) else {}),
         },
     )
+    event(f"{model.name} {release.version} is released", version=release.version)
     card = parts.releases.open(digest)["model_card.md"].decode()
     metadata = {
         "version": release.version,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import dagster as dg
 
 from platform_assets.errors import FalajError, StateError
+from platform_assets.logs import bound, event
 from platform_assets.specs.records import from_mapping, to_json
 from platform_assets.specs.words import listed
 from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
 from platform_assets.stages.placement.resolution import Placement, describe, resolve
+from platform_assets.tracing import span, start_tracing
 from resources.dagster_instance.gate import MODEL_TAG, launcher_of
+from resources.dagster_instance.traces import TRACE_TAG
 from resources.outages import is_outage
 
 if TYPE_CHECKING:
@@ -166,7 +169,7 @@ def build_step(
         parts.watcher.step("/".join((key[0], *key[2:])))
         try:
             _note_launch(context, parts)
-            with _measured(key, context, parts) as meter:
+            with _known(key, context, parts), _measured(key, context, parts) as meter:
                 step = Step(context, parts, meter)
                 parts.border.hold(key, actor=launcher_of(context.run.tags))
                 outcome = work(step)
@@ -193,6 +196,18 @@ def build_step(
         )
 
     return _asset
+
+
+@contextmanager
+def _known(key: Sequence[str], context: dg.AssetExecutionContext, parts: Parts) -> Iterator[None]:
+    """Have logs and traces say of which run, step and model is spoken inside."""
+    name, run = "/".join(key), context.run
+    start_tracing("steps", parts.settings.traces.endpoint)
+    known = {"run": run.run_id, "step": name, "model": key[1] if key[0] == "model" else None}
+    with bound(**known), span(f"step {name}", parent=run.tags.get(TRACE_TAG), **known):
+        event(f"{name} begins")
+        yield
+        event(f"{name} is done")
 
 
 def _compute_metadata(step: Step, outcome: Outcome) -> dict[str, Any]:

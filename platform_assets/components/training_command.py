@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from platform_assets.components.step import Step
+from platform_assets.logs import JSON
 from platform_assets.networks.plans import RunPlan
 from platform_assets.specs.compute import parse_memory
 from platform_assets.specs.leases import Lease
@@ -15,6 +16,7 @@ from platform_assets.specs.model import ModelSpec, TrainingSpec
 from platform_assets.stages.placement.resolution import Placement
 from platform_assets.stages.training.retry import Try
 from platform_assets.stages.training.torchrun import python_arguments
+from platform_assets.tracing import traceparent
 
 TRAINER = "platform_assets.stages.training"
 
@@ -65,4 +67,11 @@ def write_command(
         paths["--warm-start"] = job.warm_start
     program = [sys.executable, *python_arguments(job.program, processes=got.processes)]
     flags = [text for flag, path in paths.items() for text in (flag, str(path))]
-    return [*program, *flags, "--cache-bytes", str(parse_memory(storage.cache))]
+    return [*program, *flags, "--cache-bytes", str(parse_memory(storage.cache)), *_told(step, job)]
+
+
+def _told(step: Step, job: TrainingJob) -> list[str]:
+    """How the trainer logs, and where it stands in a trace; nothing where people read and nobody traces."""
+    settings, where = step.parts.settings, traceparent()
+    words = ["--log", settings.log_form, "--log-as", f"{step.context.run.run_id}/{job.model.name}"] if settings.log_form == JSON else []
+    return words + (["--traces", settings.traces.endpoint, "--traceparent", where] if settings.traces.endpoint and where else [])

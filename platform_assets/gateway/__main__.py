@@ -22,6 +22,7 @@ from platform_assets.identity.doors import MLFLOW
 from platform_assets.identity.policy import Deployment, read_policies
 from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.identity.sessions import Sealer
+from platform_assets.logs import event, say, start_logging, uvicorn_logging
 from resources.events import INBOX, open_queue
 from resources.home import ensure_secret
 from resources.issuers import LocalIssuer, OidcIssuer
@@ -73,14 +74,17 @@ def _read_site(text: str) -> Site:
 def main() -> None:
     """Serve on loopback until SIGTERM. TLS and other machines are a proxy's, which FALAJ_WEB_URL names."""
     settings = read_settings()
+    start_logging("gateway", settings.log_form)
     try:
         app = build_gateway(settings, sys.argv[1:]).app()
     except FalajError as error:
-        sys.exit(f"gateway: {error}")
+        say(f"gateway: {error}")
+        sys.exit(1)
+    event(f"the gateway listens on port {settings.web_port}")
     uvicorn.run(
         app, host="127.0.0.1", port=settings.web_port, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
         limit_concurrency=_MOST_CONNECTIONS, timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_STOP_SECONDS,
-        ws_max_size=_MOST_MESSAGE,
+        ws_max_size=_MOST_MESSAGE, **uvicorn_logging(),
     )  # fmt: skip
 
 

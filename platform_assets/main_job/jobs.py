@@ -12,7 +12,9 @@ from dagster._utils.error import SerializableErrorInfo  # it has no public name
 
 from platform_assets.errors import AdmissionError, StageError
 from platform_assets.main_job.progress import Bars
+from platform_assets.tracing import span, start_tracing, traceparent
 from resources.dagster_instance import gate
+from resources.dagster_instance.traces import TRACE_TAG
 from resources.issuers import shell_user
 from resources.parts import Parts
 
@@ -44,8 +46,11 @@ class Jobs:
             gate.REQUESTER_TAG: shell_user().name,
             gate.PRIORITY: str(gate.admission_of(self.parts).priority(keys)),
         }
+        start_tracing("steps", self.parts.settings.traces.endpoint)
         try:
-            result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags=tags)
+            with span(f"run {name}", run=run_id, job=name):
+                tags |= {TRACE_TAG: where} if (where := traceparent()) else {}
+                result = job.execute_in_process(instance=self.instance, run_config=_QUIET, raise_on_error=False, run_id=run_id, tags=tags)
         finally:
             self.parts.ledger.settle(run_id)
         if not result.success:

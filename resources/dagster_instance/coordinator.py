@@ -14,6 +14,7 @@ from platform_assets.errors import FalajError, SpecError
 from platform_assets.specs.catalogue import Catalogue, read_catalogue
 from platform_assets.specs.spending import Verdict
 from resources.dagster_instance import gate
+from resources.dagster_instance.traces import launching
 from resources.dagster_instance.warm_launcher import PROCESS_TAG
 from resources.home import read_sources
 from resources.parts import Parts, build_parts
@@ -52,7 +53,8 @@ class AdmissionCoordinator(QueuedRunCoordinator):
         if PROCESS_TAG in run.tags:  # of the run that this one goes on with
             tags[PROCESS_TAG] = ""
         self._instance.add_run_tags(run.run_id, tags)
-        verdict = self._judge(run)
+        with launching(self._instance, run):
+            verdict = self._judge(run)
         if verdict.answer == "refuse":
             self._instance.report_run_canceled(run, message=verdict.sentence)
         else:

@@ -6,12 +6,14 @@ as the platform is up. Here a server is left alone while it lives and the code i
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.remote_representation.grpc_server_registry import ErrorRegistryEntry, GrpcServerRegistry
 from dagster._daemon import controller
 from dagster._daemon.cli import main
 
+from platform_assets.logs import JSON, start_logging
 from resources.dagster_instance.code import stamp_code
 from resources.dagster_instance.warm_launcher import warm_up
 from resources.settings import read_settings
@@ -51,7 +53,16 @@ def _steady(instance: DagsterInstance, code_server_log_level: str = "INFO") -> S
     )
 
 
+def _write_json(handler: str = "default", formatter: str = "json", log_level: str | int = "INFO") -> None:
+    """Instead of Dagster's own form of logs; the level is whatever was asked for."""
+    del handler, formatter
+    start_logging("daemon", JSON)
+    logging.getLogger("dagster").setLevel(log_level)
+
+
 if __name__ == "__main__":
+    if read_settings().log_form == JSON:
+        controller.configure_loggers = _write_json
     controller.create_daemon_grpc_server_registry = _steady  # the daemon has no setting for it
     warm_up()
     main()

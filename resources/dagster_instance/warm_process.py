@@ -30,6 +30,8 @@ from dagster._serdes import deserialize_value
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts
 
+from resources.dagster_instance.traces import running
+
 if TYPE_CHECKING:
     from dagster import RepositoryDefinition
     from dagster._core.definitions.repository_definition import RepositoryLoadData
@@ -96,8 +98,9 @@ def _execute(run_id: str, instance_ref: InstanceRef) -> None:
             raise LookupError(f"there is no run {run_id} in the instance, or none with an origin")
         pid = os.getpid()
         instance.report_engine_event(f"Started process for run (pid: {pid}).", run, EngineEventData.in_process(pid))
-        for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, inject_env_vars=False):
-            pass
+        with running(run):
+            for _ in core_execute_run(recon_job_from_origin(run.job_code_origin), run, instance, inject_env_vars=False):
+                pass
 
 
 if __name__ == "__main__":

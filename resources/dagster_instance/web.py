@@ -15,6 +15,8 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 
+from platform_assets.logs import start_logging, uvicorn_logging
+from resources.settings import read_settings
 from resources.sockets import listen
 
 _IDLE_SECONDS = 120  # longer than the gateway keeps a connection: who closes first while the other asks, loses a request
@@ -22,6 +24,7 @@ _IDLE_SECONDS = 120  # longer than the gateway keeps a connection: who closes fi
 
 def serve(place: Path, *, workspace: Path, prefix: str = "") -> None:
     """Serve the instance of DAGSTER_HOME until SIGTERM. `prefix` is where the gateway shows it, such as `/hospitality`, or nothing."""
+    start_logging("web", read_settings().log_form)
     with (
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(
@@ -30,7 +33,9 @@ def serve(place: Path, *, workspace: Path, prefix: str = "") -> None:
     ):
         instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
         app = create_app_from_workspace_process_context(context, prefix)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=_IDLE_SECONDS))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=_IDLE_SECONDS, **uvicorn_logging())
+        )
         server.run(sockets=[listen(place)])
 
 

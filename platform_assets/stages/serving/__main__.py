@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 from platform_assets.errors import FalajError
+from platform_assets.logs import FORMS, TEXT, say, start_logging
 from platform_assets.stages.serving.access import AUDIENCE
 from platform_assets.stages.serving.places import read_places
 from platform_assets.stages.serving.server import run_server
 from platform_assets.stages.serving.worker import ServerConfig
+from platform_assets.tracing import is_endpoint
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _MAX_WORKERS = 256
@@ -41,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
     parser.add_argument("--follow", type=Path, help="state file of another server: what it has taken live is served here, too")
     parser.add_argument("--close-log-seconds", type=float, default=math.inf, help="age at which a segment of the prediction log is closed")
+    parser.add_argument("--log", choices=FORMS, default=TEXT, help="how standard error is written: sentences, or a line of JSON an event")
+    parser.add_argument("--traces", help="receiver of traces, OTLP over HTTP; left out nothing is traced")
+    parser.add_argument("--traces-share", type=float, default=0.01, help="share of predictions that are traced, unless callers decide it")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting process ends")
     options = parser.parse_args(arguments)
     if (options.tls_cert is None) != (options.tls_key is None):
@@ -53,6 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--online and --team exclude each other: newest values are in the one or in the other")
     if not options.close_log_seconds > 0:
         parser.error(f"--close-log-seconds {options.close_log_seconds:g}: right would be more than 0")
+    if options.traces is not None and not is_endpoint(options.traces):
+        parser.error(f"--traces {options.traces}: right would be the address of an OTLP receiver, such as http://127.0.0.1:4318")
+    if not 0 <= options.traces_share <= 1:
+        parser.error(f"--traces-share {options.traces_share}: right would be 0 to 1")
+    start_logging("server", options.log)
     if options.die_with_parent:
         _die_with_parent()
     try:
@@ -69,13 +79,14 @@ def main(arguments: list[str] | None = None) -> int:
                 tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
                 oidc=(options.oidc_issuer, options.oidc_audience) if options.oidc_issuer else None,
                 grpc_port=options.grpc_port,
+                traces=(options.traces, options.traces_share) if options.traces else None,
                 memory_bytes=options.memory_mb and options.memory_mb << 20,
                 follow=options.follow,
                 close_log_seconds=options.close_log_seconds,
             )
         )
     except FalajError as error:
-        sys.stderr.write(f"{error}\n")
+        say(str(error))
         return 1
     return 0
 

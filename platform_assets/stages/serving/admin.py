@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from http import HTTPStatus
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import RequestError, SealError, ServingError
+from platform_assets.logs import event
+from platform_assets.manifests import VERSION_DIGITS
 from platform_assets.stages.serving import pages
 from platform_assets.stages.serving.incidents import Incidents
 from platform_assets.stages.serving.replies import NotFoundError, read_json, refuse
@@ -52,7 +55,7 @@ class Admin:
     async def restore(self) -> None:
         """Go on from the state file; a release that no longer passes its checks is named and not served."""
         for model, saved in read_state(self._file).items():
-            route = self._routes[model] = Route(model)
+            route = self._routes[model] = Route(model, traces=dict(saved.get("traces", {})))
             for digest, path in saved["loaded"].items():
                 try:
                     route.loaded[digest] = await self._load_release(Path(path), model=model, digest=digest, champion=None)
@@ -93,6 +96,9 @@ class Admin:
             raise RequestError(f"field 'digest': found {digest!r}; right would be the 64 hex digits of a release")
         if not isinstance(path, str) or not Path(path).is_absolute():
             raise RequestError(f"field 'path': found {path!r}; right would be the absolute path of the release's folder")
+        trace = body.get("trace")
+        if trace is not None and not isinstance(trace, str):
+            raise RequestError(f"field 'trace': found {trace!r}; right would be a traceparent, or nothing")
         known = self._routes.get(model)
         if known is None or digest not in known.loaded:
             champion = known.live.bundle if known is not None and known.live is not None else None
@@ -102,6 +108,8 @@ class Admin:
                 raise ConflictError(str(error)) from error
             route = self._routes.setdefault(model, Route(model))
             route.loaded[digest] = bundle
+            if trace is not None:
+                route.traces[digest] = trace
             route.unload_spare()
             self._save(route, route.traffic)
         return await self._show(model, {})
@@ -112,9 +120,11 @@ class Admin:
             loaded = await self._fleet.load(path, model=model, digest=digest, champion=champion)
         except ServingError as error:
             reason = error.__cause__.reason if isinstance(error.__cause__, SealError) else "does not pass its checks"
+            event(str(error), level=logging.ERROR, model=model, version=digest[:VERSION_DIGITS])
             self._incidents.note("release_refused", subject=f"model/{model}", digest=digest, reason=reason, why=str(error))
             raise
         self._incidents.note("release_opened", subject=f"model/{model}", digest=digest)
+        event(f"release {digest[:VERSION_DIGITS]} of {model} is loaded", model=model, version=digest[:VERSION_DIGITS])
         return loaded
 
     async def _set_traffic(self, model: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +137,12 @@ class Admin:
         self._save(route, traffic)
         route.apply(traffic)
         await self._fleet.apply(model, traffic)
+        live, beside = str(traffic.live)[:VERSION_DIGITS], (traffic.challenger or "")[:VERSION_DIGITS]
+        event(
+            f"{live} of {model} answers{f', {beside} beside it: {traffic.mode} {traffic.percent} %' if beside else ''}",
+            model=model,
+            version=live,
+        )
         return route.status()
 
     async def _rotate(self, model: str, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - one shape for all verbs

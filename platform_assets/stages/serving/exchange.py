@@ -64,6 +64,12 @@ class Exchange:
         """Whether the reply was given."""
         return self._reply is not None
 
+    @property
+    def traceparent(self) -> str | None:
+        """Where the request belongs in a trace, as its caller says."""
+        found = self.head.fields.get(b"traceparent")
+        return None if found is None else found.decode("latin-1")
+
     def respond(self, status: int, body: bytes, *, kind: bytes = JSON, extra: bytes = b"") -> None:
         """Give the reply; it is sent when those of earlier pipelined requests are.
 

@@ -140,7 +140,7 @@ class _Explained:
 
     def __init__(self, explainer: Explainer, caller: Caller, route: Route, rows_of: RowsOf, add: Add) -> None:
         self._explainer, self.caller, self.route, self.rows_of, self.add = explainer, caller, route, rows_of, add
-        self.started = caller.started
+        self.started, self.traceparent = caller.started, caller.traceparent
         self.answered = False
 
     def answer(self, body: bytes, extra: bytes) -> None:

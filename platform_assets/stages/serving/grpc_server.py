@@ -40,6 +40,7 @@ class _Call:
     """A gRPC call as the predictor sees a caller."""
 
     alone = False
+    traceparent = None
 
     def __init__(self) -> None:
         self.started = perf_counter()

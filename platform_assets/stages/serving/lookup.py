@@ -5,11 +5,13 @@ The stores' layouts are online.py's and online_redis.py's.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import StateError
+from platform_assets.logs import event
 from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.serving.columns import as_time
 from platform_assets.stages.serving.online import OnlineReader
@@ -36,6 +38,7 @@ class Lookup:
         self._plans: dict[int, tuple[FeatureSchema, list[tuple[str, str, tuple[Feature, ...]]]]] = {}
         self.missed_rows = 0
         self.read_errors = 0
+        self._away = False
 
     def lacks(self, rows: Sequence[dict[str, Any]], *, schema: FeatureSchema) -> bool:
         """Whether a row lacks a feature that the store may have."""
@@ -56,10 +59,16 @@ class Lookup:
         assert self._reader is not None
         try:
             found = self._reader.read_many(view, [row[entity] for row in rows])
-        except (sqlite3.Error, StateError):
+        except (sqlite3.Error, StateError) as error:
+            if not self._away:
+                event(f"looked-up features are missing from now on: {error}", level=logging.WARNING)
+            self._away = True
             self.read_errors += 1
             self.missed_rows += len(rows)
             return
+        if self._away:
+            event("looked-up features are there again")
+        self._away = False
         for row, values in zip(rows, found, strict=True):
             if values is None:
                 self.missed_rows += 1

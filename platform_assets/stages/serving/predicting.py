@@ -40,6 +40,10 @@ class Caller(Protocol):
     def answered(self) -> bool:
         """Whether it has an answer or a refusal."""
 
+    @property
+    def traceparent(self) -> str | None:
+        """Where the request belongs in a trace, as its caller says."""
+
     def answer(self, body: bytes, extra: bytes) -> None:
         """Take an answer: what a Write made."""
 
@@ -81,7 +85,7 @@ class Predictor:
 
     def __init__(self, *, batcher: Batcher, log: PredictionLog, lookup: Lookup, shadow: Shadow) -> None:
         self._batcher, self._log, self._lookup, self._shadow = batcher, log, lookup, shadow
-        batcher.deliver = self._deliver  # type: ignore[assignment]  # every job is an Ask
+        batcher.deliver = self.deliver  # type: ignore[assignment]  # every job is an Ask
         self._prefix = secrets.token_hex(6)
         self._numbers = itertools.count()
 
@@ -131,7 +135,7 @@ class Predictor:
             self._lookup.fill(used, schema=schema)
         return used
 
-    def _deliver(self, arm: Arm, jobs: list[Ask], batch: Encoded, found: np.ndarray) -> None:
+    def deliver(self, arm: Arm, jobs: list[Ask], batch: Encoded, found: np.ndarray) -> None:
         """Reply to all requests of a run, then count, log and compare them together."""
         shares = found.tolist()
         bundle, answered = arm.bundle, arm.figures.answered

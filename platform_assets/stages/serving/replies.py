@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import AccessError, RequestError, ServingError
+from platform_assets.logs import writes_json
 from platform_assets.stages.serving.access import ScopeError
 from platform_assets.stages.serving.traffic import NotFoundError
 
@@ -34,7 +36,10 @@ class Unforeseen:
         """Count an exception that nobody foresaw; return what the caller is told."""
         self.count += 1
         if self.count <= _SHOWN_FAULTS:
-            traceback.print_exception(error)
+            if writes_json():
+                logging.getLogger("falaj").error("a request met a fault of the server's own", exc_info=error)
+            else:
+                traceback.print_exception(error)
         return UnforeseenError(f"the server could not answer because of a fault of its own ({type(error).__name__}); its log says more")
 
 

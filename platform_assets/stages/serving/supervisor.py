@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from platform_assets.errors import FalajError, ServingError
+from platform_assets.logs import say
 from platform_assets.stages.serving.admin import Admin
 from platform_assets.stages.serving.bundle import MODEL_FILE, Bundle, build_bundle, check_speed, read_files
 from platform_assets.stages.serving.fleet import Stored, merge_facts, merge_figures
@@ -109,7 +110,7 @@ class Supervisor:
             run_worker(self._config, worker=place.number, core=place.core, end=theirs, listening=place.listening)
             status = 0
         except FalajError as error:
-            sys.stderr.write(f"{error}\n")
+            say(str(error))
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -254,7 +255,7 @@ def _load_order(model: str, stored: Any) -> dict[str, Any]:
 
 
 def _apply_order(route: Route) -> dict[str, Any]:
-    return {"do": "apply", "model": route.model, "traffic": vars(route.traffic), "fault": route.fault}
+    return {"do": "apply", "model": route.model, "traffic": vars(route.traffic), "fault": route.fault, "traces": route.traces}
 
 
 def _forget_parent() -> None:

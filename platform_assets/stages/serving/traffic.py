@@ -52,6 +52,7 @@ class Route:
     challenger: Arm | None = None
     comparison: Comparison = field(default_factory=Comparison)
     fault: str = ""
+    traces: dict[str, str] = field(default_factory=dict)  # by digest, where a release was made, in a trace
 
     def champion(self) -> Arm:
         """Arm that answers by default; ServingError where no version is live."""
@@ -151,7 +152,10 @@ class Route:
 
     def saved(self, traffic: Traffic) -> dict[str, Any]:
         """As the state file keeps it."""
-        return {"traffic": vars(traffic), "loaded": {digest: str(bundle.path) for digest, bundle in self.loaded.items()}}
+        traces = {digest: where for digest, where in self.traces.items() if digest in self.loaded}
+        return {
+            "traffic": vars(traffic), "loaded": {digest: str(bundle.path) for digest, bundle in self.loaded.items()}, "traces": traces,
+        }  # fmt: skip
 
 
 def write_state(file: Path, models: dict[str, Any]) -> None:

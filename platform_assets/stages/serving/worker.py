@@ -44,7 +44,9 @@ from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import Unforeseen, refuse
 from platform_assets.stages.serving.shadow import Shadow
 from platform_assets.stages.serving.stored import StoreOpener
+from platform_assets.stages.serving.traced import trace_answers
 from platform_assets.stages.serving.traffic import Route, Traffic
+from platform_assets.tracing import start_tracing, stop_tracing
 
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
 # First not ready, then no new connections, then `Connection: close`: told to close first, callers would come back into a closing door.
@@ -68,6 +70,7 @@ class ServerConfig:
     tokens_required: bool = False
     tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
     oidc: tuple[str, str] | None = None  # an issuer whose tokens are taken beside our own, and the audience they must have
+    traces: tuple[str, float] | None = None  # where spans are sent, and which share of predictions is
     grpc_port: int | None = None
     memory_bytes: int | None = None  # of models, a process; beyond it the least recently used are unloaded
     log_to_disk: bool = False  # the prediction log outlives a loss of power
@@ -106,8 +109,11 @@ class Process:
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
         lookup = Lookup(open_reader(config.team.redis if config.team is not None else config.online))
         self.app = App(
-            gate=gate, batcher=batcher, log=self._log, lookup=lookup, shadow=self._shadow, memory=memory, unforeseen=unforeseen
+            gate=gate, batcher=batcher, log=self._log, lookup=lookup, shadow=self._shadow, memory=memory, unforeseen=unforeseen,
         )  # fmt: skip
+        tracer = start_tracing("server", config.traces[0], in_batches=True) if config.traces else None
+        if config.traces is not None and tracer is not None:
+            trace_answers(self.app.predictor, batcher, tracer, share=config.traces[1])
         self._http = HttpServer(self.app.handle, refuse)
         self.app.replies, self.app.count_connections = self._http.replies, lambda: len(self._http.connections)
         self._server: asyncio.Server | None = None
@@ -140,6 +146,7 @@ class Process:
         self._shadow.stop()
         self._denials.tell()
         await asyncio.to_thread(self._log.stop)
+        await asyncio.to_thread(stop_tracing)
 
 
 async def serve_alone(config: ServerConfig, listening: socket.socket, announce: Callable[[], None]) -> None:
@@ -182,7 +189,7 @@ async def _serve_as_told(config: ServerConfig, *, worker: int, end: socket.socke
                 route.unload_spare()
         elif verb == "apply":
             routes[model].apply(Traffic(**order["traffic"]))
-            routes[model].fault = order["fault"]
+            routes[model].fault, routes[model].traces = order["fault"], order["traces"]
             await asyncio.to_thread(give_back_memory)
         elif verb == "rotate":
             return await rotate_log(process.app, model)

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from platform_assets.errors import TrainingError
-from platform_assets.networks.companions import Figures, open_progress, place_here, sample_machine
+from platform_assets.logs import FORMS, TEXT, bound, start_logging
+from platform_assets.networks.companions import Figures, Place, open_progress, place_here, sample_machine
 from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.networks.program import read_file
 from platform_assets.networks.stopping import Stop
@@ -23,6 +24,7 @@ from platform_assets.networks.trail import Trail
 from platform_assets.specs.records import T, read_record
 from platform_assets.stages.training.exits import CODES, Ending, read_exit
 from platform_assets.stages.training.heartbeat import Heartbeat, read_lease
+from platform_assets.tracing import span, start_tracing
 
 FINAL = ("diverged", "out_of_memory")  # torchrun's own restart would only meet it again; a start of its own may have a larger profile
 
@@ -40,8 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache-bytes", type=int, default=CACHE_BYTES, help="what that folder may hold (default 64 GiB)")
     parser.add_argument("--warm-start", type=Path, help="folder of an earlier training, to begin with its weights")
     parser.add_argument("--lease", type=Path, help="JSON of a lease on GPUs to keep alive meanwhile")
+    parser.add_argument("--log", choices=FORMS, default=TEXT, help="how standard error is written: sentences, or a line of JSON an event")
+    parser.add_argument("--log-as", default="/", help="RUN/MODEL that such a line speaks of")
+    parser.add_argument("--traces", help="receiver of traces, OTLP over HTTP")
+    parser.add_argument("--traceparent", help="where this training belongs in a trace")
     given = parser.parse_args(arguments)
+    run, _, model = given.log_as.partition("/")
+    start_logging("trainer", given.log)
     place = place_here()
+    start_tracing("trainer", given.traces if place.rank == 0 else None)
+    with bound(run=run, model=model), span("training process", parent=given.traceparent, run=run or None, model=model or None):
+        return _main(given, place)
+
+
+def _main(given: argparse.Namespace, place: Place) -> int:
     before = read_exit(given.out)
     if before is not None and (before.outcome == "finished" or (place.restarts and before.outcome in FINAL)):
         return before.code

@@ -7,7 +7,6 @@ import errno
 import gc
 import json
 import os
-import sys
 import time
 import traceback
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from platform_assets.errors import DivergedError, FalajError, PreemptedError
+from platform_assets.logs import say
 from platform_assets.networks.trail import Trail
 
 EXIT = "exit.json"
@@ -81,7 +81,7 @@ class Ending:
         self._write(ended)
         if error is None:
             return False
-        sys.stderr.write(f"{sentence}\n")
+        say(sentence)
         return outcome != "failed" or isinstance(error, FalajError)
 
     def give_up(self, reason: str) -> None:
