@@ -207,8 +207,13 @@ class LocalServing:
     """Serving target on this machine, over the server's admin routes."""
 
     def __init__(
-        self, settings: Settings, releases: ReleaseStore, *, border: Border | None = None, trace_of: Callable[[str, str], str | None] | None = None
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        releases: ReleaseStore,
+        *,
+        border: Border | None = None,
+        trace_of: Callable[[str, str], str | None] | None = None,
+    ) -> None:
         """`border` has the last word on whether a model may be placed on this server at all; `trace_of` a release says where it was made.
 
         The server links predictions to that place in a trace.
