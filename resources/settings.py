@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform_assets import logs
 from platform_assets.errors import StateError
 from platform_assets.tracing import is_endpoint
+from resources.notices import NoticeSettings, read_notices
 from resources.variables import QUIET, STEADY, VARIABLES
 
 if TYPE_CHECKING:
     from platform_assets.specs.places import Place
     from platform_assets.specs.team import TeamSpec
-    from resources.couriers import Mailbox, QuietHours
 
 _MAX_PORT = 65535
 _MAX_WORKERS = 256
@@ -170,16 +169,6 @@ class Home:
 
 
 @dataclass(frozen=True)
-class NoticeSettings:
-    """How people outside are told; secrets stand in the files that are named here, never in these values."""
-
-    webhook_secret_file: Path | None = None
-    mailbox: Mailbox | None = None
-    quiet: QuietHours | None = None
-    remind_after: timedelta = timedelta(days=1)
-
-
-@dataclass(frozen=True)
 class IdentitySettings:
     """Who says who somebody is, and by which policies it is decided what they may."""
 
@@ -221,7 +210,7 @@ class Settings:
     serve_url: str | None = None
     steps: str = "process"
     profile: str | None = None
-    notices: NoticeSettings = NoticeSettings()
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
     identity: IdentitySettings = IdentitySettings()
     log_form: str = logs.TEXT
     traces: TraceSettings = TraceSettings()
@@ -263,7 +252,7 @@ def read_settings() -> Settings:
         serve_url=_read_serve_url(),
         steps=_read_steps(),
         profile=_chosen("FALAJ_PROFILE"),
-        notices=_read_notices(),
+        notices=read_notices(_chosen),
         identity=_read_identity(),
         elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),
         tenant=home.tenant.read_text().strip() if home.tenant.is_file() else None,
@@ -321,29 +310,6 @@ def _read_identity() -> IdentitySettings:
         roles=text("FALAJ_OIDC_ROLES"),
         tenants=text("FALAJ_OIDC_TENANTS"),
     )
-
-
-def _read_notices() -> NoticeSettings:
-    from platform_assets.specs.base import parse_span
-    from resources.couriers import read_mailbox, read_quiet_hours
-
-    def file(name: str) -> Path | None:
-        return Path(found).expanduser().absolute() if (found := _chosen(name)) else None
-
-    remind = _chosen("FALAJ_REMIND_AFTER") or VARIABLES["FALAJ_REMIND_AFTER"].default
-    try:
-        remind_after = parse_span(remind)
-    except ValueError as error:
-        raise StateError(f"FALAJ_REMIND_AFTER: {error}") from None
-    mailbox = read_mailbox(
-        _chosen("FALAJ_SMTP_HOST"),
-        security=_chosen("FALAJ_SMTP_SECURITY") or VARIABLES["FALAJ_SMTP_SECURITY"].default,
-        sender=_chosen("FALAJ_MAIL_FROM"),
-        receivers=_chosen("FALAJ_MAIL_TO"),
-        user=_chosen("FALAJ_SMTP_USER"),
-        password_file=file("FALAJ_SMTP_PASSWORD_FILE"),
-    )
-    return NoticeSettings(file("FALAJ_WEBHOOK_SECRET_FILE"), mailbox, read_quiet_hours(_chosen("FALAJ_QUIET_HOURS")), remind_after)
 
 
 def _read_serve_url() -> str | None:
