@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 from persons import OTHER, PERSON, fill
-from pipeline.tiny import DATASET, DEFS, TinyHome, wait_for
+from pipeline.tiny import DATASET, DEFS, MODEL, TinyHome, wait_for
 from postgres_process import own_database
 
 from platform_assets import keys
@@ -47,18 +47,21 @@ def test_an_erasure_that_is_killed_goes_on_and_is_proven_by_searching_the_databa
     fill(parts)
     run(dsn, f"CREATE TABLE public.note (said text); INSERT INTO public.note VALUES ('asked for by {PERSON}')")
 
+    before = keys.table_name(keys.model_key(MODEL, "production_log"))
     with closing(redis.Redis.from_url(redis_server)) as queue:
-        queue.execute_command("CLIENT", "PAUSE", "120000", "WRITE")  # the step that erases events stands still, all before it are done
+        queue.execute_command(
+            "CLIENT", "PAUSE", "120000", "WRITE"
+        )  # the step that erases online values stands still, all before it are done
         process = tiny.start("erase", "--subject", PERSON)
         try:
-            wait_for(lambda: any("online values" in one.done for one in parts.erasures.under_way()), seconds=120, what="the step before")
+            wait_for(lambda: any(before in one.done for one in parts.erasures.under_way()), seconds=120, what="the step before")
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
         finally:
             queue.execute_command("CLIENT", "UNPAUSE")
     assert process.returncode == -signal.SIGKILL
     (journal,) = parts.erasures.under_way()
-    assert "events" not in journal.done
+    assert "online values" not in journal.done
     assert [entry["action"] for entry in parts.audit.entries() if "erasure" in entry["action"]] == ["erasure_began"]
 
     answer = tiny.falaj("erase")

@@ -54,7 +54,7 @@ def test_two_trainings_of_one_seed_draw_other_noise(learnt, tmp_path):
 def test_it_begins_from_nothing(learnt, tmp_path):
     data, out, _ = learnt
     with pytest.raises(TrainingError, match=r"begins from nothing: what .* learnt from rows is counted nowhere"):
-        train_here(data, plan=PRIVATE, out=tmp_path / "warm", warm=out / "checkpoint.pt")
+        train_here(data, plan=PRIVATE, out=tmp_path / "warm", warm=out)
 
 
 def test_compression_that_looks_at_rows_again_is_refused_of_it(learnt, tmp_path):
