@@ -7,8 +7,9 @@ imports these names. Nothing here writes.
 from __future__ import annotations
 
 import sqlite3
+from abc import ABC, abstractmethod
 from array import array
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,20 +27,36 @@ DECLARED_TYPES = {
     "date": "INTEGER",
     "image": "BLOB",
 }  # microseconds; float32 in the machine's byte order
-_MAX_VARIABLES = 500  # entities a statement; SQLite's oldest limit on variables is 999
 
 OnlineValue = float | str | tuple[float, ...] | None
 
 
-class NewestValues(Protocol):
-    """Whoever reads newest feature values by entity."""
+class NewestValues(ABC):
+    """Reads newest feature values by entity, so many at once as its store takes."""
+
+    entities_a_call: int
+
+    def read(self, view: str, entity_value: str) -> dict[str, OnlineValue] | None:
+        """Newest values of one entity of a view, by feature name; None where it is unknown."""
+        return self.read_many(view, [entity_value])[0]
 
     def read_many(self, view: str, entity_values: Sequence[str]) -> list[dict[str, OnlineValue] | None]:
         """Newest values of many entities, in the order asked, repeats included; None where one is unknown."""
+        return [row and row[1] for row in self.read_stamped(view, entity_values)]
 
     def read_stamped(self, view: str, entity_values: Sequence[str]) -> list[tuple[int, dict[str, OnlineValue]] | None]:
         """Read as `read_many` does, each row with its event time in microseconds since 1970-01-01."""
+        found: dict[str, tuple[int, dict[str, OnlineValue]]] = {}
+        wanted = list(dict.fromkeys(entity_values))
+        for start in range(0, len(wanted), self.entities_a_call):
+            found.update(self._read_chunk(view, wanted[start : start + self.entities_a_call]))
+        return [found.get(value) for value in entity_values]
 
+    @abstractmethod
+    def _read_chunk(self, view: str, wanted: list[str]) -> dict[str, tuple[int, dict[str, OnlineValue]]]:
+        """Newest rows of the entities that are known."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close what is kept open; the next read opens it anew."""
 
@@ -57,7 +74,7 @@ def _as_model_takes_it(value: float | str | bytes | None, declared: str) -> Onli
     return tuple(array("f", value)) if isinstance(value, bytes) else value
 
 
-class OnlineReader:
+class OnlineReader(NewestValues):
     """Reads newest feature values by entity, read-only, over one cached connection.
 
     Values are as a model takes them: numbers float, categories string, dates float days since 1970-01-01, images a tuple of floats; None is
@@ -65,26 +82,12 @@ class OnlineReader:
     A file, view or entity that is not there (yet) gives None: the caller serves with missing values.
     """
 
+    entities_a_call = 500  # SQLite's oldest limit on variables of a statement is 999
+
     def __init__(self, path: Path) -> None:
         """Open nothing yet: the file may appear later."""
         self._path = path
         self._connection: sqlite3.Connection | None = None
-
-    def read(self, view: str, entity_value: str) -> dict[str, OnlineValue] | None:
-        """Newest values of one entity of a view, by feature name; None where it is unknown."""
-        return self.read_many(view, [entity_value])[0]
-
-    def read_many(self, view: str, entity_values: Sequence[str]) -> list[dict[str, OnlineValue] | None]:
-        """Newest values of many entities, in the order asked, repeats included."""
-        return [row and row[1] for row in self.read_stamped(view, entity_values)]
-
-    def read_stamped(self, view: str, entity_values: Sequence[str]) -> list[tuple[int, dict[str, OnlineValue]] | None]:
-        """Read as `read_many` does, each row with its event time in microseconds since 1970-01-01."""
-        found: dict[str, tuple[int, dict[str, OnlineValue]]] = {}
-        wanted = list(dict.fromkeys(entity_values))
-        for start in range(0, len(wanted), _MAX_VARIABLES):
-            found.update(self._read_chunk(view, wanted[start : start + _MAX_VARIABLES]))
-        return [found.get(value) for value in entity_values]
 
     def close(self) -> None:
         """Close the cached connection; the next read opens a new one."""

@@ -21,16 +21,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from platform_assets.errors import StateError
-from platform_assets.stages.serving.online import MICROSECONDS_A_DAY
+from platform_assets.stages.serving.online import MICROSECONDS_A_DAY, NewestValues
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from platform_assets.stages.serving.online import OnlineValue
 
 KINDS_FIELD, BEGUN_FIELD, PIN_FIELD = b"\0kinds", b"\0begun", b"\0pin"
 EVENT_DIGITS, EVENT_OFFSET = 20, 10**19  # microseconds since 1970-01-01, moved so that none is negative
-_ENTITIES_A_CALL = 1000  # Redis does nothing else meanwhile
 _READ_SECONDS = 0.25  # a request waits for it
 _PAUSE_SECONDS = 1.0  # after a failure nobody asks for so long: requests are answered without
 
@@ -86,32 +83,18 @@ def field_of(entity: str) -> bytes:
     return entity.encode() if not entity.startswith("\0") else b"\0" + entity.encode()
 
 
-class RedisOnlineReader:
+class RedisOnlineReader(NewestValues):
     """Reads newest feature values by entity, as `online.OnlineReader` does, over a kept connection.
 
     StateError where Redis does not answer; for a second after that it is not asked again, so that a request waits for it once.
     """
 
+    entities_a_call = 1000  # Redis does nothing else meanwhile
+
     def __init__(self, place: RedisPlace) -> None:
         self._place = place
         self._rows: dict[str, tuple[bytes, _Row]] = {}
         self._fault, self._ask_again_at = "", 0.0
-
-    def read(self, view: str, entity_value: str) -> dict[str, OnlineValue] | None:
-        """Newest values of one entity of a view, by feature name; None where it is unknown."""
-        return self.read_many(view, [entity_value])[0]
-
-    def read_many(self, view: str, entity_values: Sequence[str]) -> list[dict[str, OnlineValue] | None]:
-        """Newest values of many entities, in the order asked, repeats included."""
-        return [row and row[1] for row in self.read_stamped(view, entity_values)]
-
-    def read_stamped(self, view: str, entity_values: Sequence[str]) -> list[tuple[int, dict[str, OnlineValue]] | None]:
-        """Read as `read_many` does, each row with its event time in microseconds since 1970-01-01."""
-        found: dict[str, tuple[int, dict[str, OnlineValue]]] = {}
-        wanted = list(dict.fromkeys(entity_values))
-        for start in range(0, len(wanted), _ENTITIES_A_CALL):
-            found.update(self._read_chunk(view, wanted[start : start + _ENTITIES_A_CALL]))
-        return [found.get(value) for value in entity_values]
 
     def close(self) -> None:
         """Close the kept connection; the next read opens a new one."""
