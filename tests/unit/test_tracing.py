@@ -107,7 +107,13 @@ def test_a_receiver_that_is_away_is_told_once_and_not_waited_for_again(caplog):
 
 @pytest.mark.parametrize(
     ("url", "good"),
-    [("http://127.0.0.1:4318", True), ("https://x/y", True), ("127.0.0.1:4318", False), ("ftp://x", False), ("http://u:p@127.0.0.1", False)],
+    [
+        ("http://127.0.0.1:4318", True),
+        ("https://x/y", True),
+        ("127.0.0.1:4318", False),
+        ("ftp://x", False),
+        ("http://u:p@127.0.0.1", False),
+    ],
 )
 def test_an_endpoint_is_a_plain_address(url, good):
     assert is_endpoint(url) is good
