@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from redis_process import run_redis
 from s3_process import run_s3
 from xdist.scheduler import LoadFileScheduling
 
+from platform_assets import logs
 from platform_assets.specs.team import StoreSpec
 from resources.settings import silence_telemetry
 
@@ -88,3 +91,15 @@ def s3_server(tmp_path_factory) -> Iterator[StoreSpec]:
     """Settings of a bucket on a server with S3's interface, one for the whole session."""
     with run_s3(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def logs_of_a_process_of_its_own() -> Iterator[None]:
+    """A test that lets this process write JSON, as a pod does, leaves it to the next one as it found it."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = list(root.handlers), root.level
+    yield
+    if logs.writes_json():
+        logs._services.clear()
+        root.handlers, sys.excepthook = handlers, hook
+        root.setLevel(level)
