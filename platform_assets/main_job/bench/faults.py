@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,8 +41,7 @@ if TYPE_CHECKING:
 _BEGIN_SECONDS, _END_SECONDS, _SETTLE_SECONDS = 180.0, 400.0, 180.0
 _SENSOR_SECONDS = 45.0
 _DISK_BYTES = 2 << 30
-_STEP_SECONDS = 3600
-_FAKETIME = ("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1")
+_STEP_SECONDS, _LONG = 3600, struct.Struct("l")
 
 
 @dataclass(frozen=True)
@@ -219,17 +220,32 @@ def _free_disk(site: Site) -> None:
 def _fake_clock(site: Site) -> None:
     """Start the site anew, its processes reading their wall clocks through a file that says how far they are off."""
     site.falaj("down")
-    _step_back(site)
-    site.more = _faked(site.folder / "clock")
+    (site.folder / "clock").write_bytes(bytes(_LONG.size))
+    site.more = {"LD_PRELOAD": str(_built_clock(site.folder)), "FALAJ_BENCH_CLOCK": str(site.folder / "clock")}
     site.falaj("up")
 
 
 def _step_clock(site: Site) -> None:
-    (site.folder / "clock").write_text(f"+{_STEP_SECONDS}")
+    _set_step(site, _STEP_SECONDS)
 
 
 def _step_back(site: Site) -> None:
-    (site.folder / "clock").write_text("+0")
+    _set_step(site, 0)
+
+
+def _set_step(site: Site, seconds: int) -> None:
+    with (site.folder / "clock").open("r+b") as file:  # in place: the processes have it mapped
+        file.write(_LONG.pack(seconds))
+
+
+def _built_clock(folder: Path) -> Path:
+    """Compile the clock that can be stepped. FalajError where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise FalajError("bench: a stepped clock is compiled, and there is no cc on this machine; install Debian's package gcc")
+    source, library = Path(__file__).parent / "fault_defs" / "clock.c", folder / "clock.so"
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+    return library
 
 
 _FAULTS: Sequence[Fault] = (
@@ -268,15 +284,6 @@ def _small_disk(place: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=False)
-
-
-def _faked(clock: Path) -> dict[str, str]:
-    """Environment that has libfaketime do so; monotonic clocks are left alone."""
-    library = next((path for path in _FAKETIME if Path(path).exists()), None)
-    if library is None:
-        raise FalajError("bench: there is no libfaketime on this machine; install Debian's package libfaketime")
-    fixed = {"FAKETIME_CACHE_DURATION": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    return {"LD_PRELOAD": library, "FAKETIME_TIMESTAMP_FILE": str(clock), **fixed}
 
 
 def page_of(value: dict[str, Any]) -> str:
