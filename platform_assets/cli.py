@@ -228,7 +228,7 @@ def sweep(
 @app.command()
 def token(
     subject: Annotated[str, typer.Option(help="Who will carry it.")] = "me",
-    scope: Annotated[list[str] | None, typer.Option(help="For the inference server: predict, predict:MODEL or admin.")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="For the inference server: predict, predict:MODEL, metrics or admin.")] = None,
     role: Annotated[list[str] | None, typer.Option(help="For the web UI's API: viewer, operator, approver or admin.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="With --role: whose deployments; all of them when left out.")] = None,
     minutes: Annotated[int, typer.Option(min=1, max=525_600, help="Valid for so long.")] = 60,

@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 from platform_assets.cli_options import Json, Model, Version, console
-from platform_assets.errors import ReleaseError
+from platform_assets.errors import ReleaseError, ServingError
 from resources.settings import read_settings
 
 release_app = typer.Typer(no_args_is_help=True, help="Releases: list, show, verify, seal, export.")
-keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under.")
+keys_app = typer.Typer(no_args_is_help=True, help="Keys that releases are encrypted under, and certificates of services.")
 audit_app = typer.Typer(no_args_is_help=True, help="The audit log: verify it, take a checkpoint of it, report from it.")
 
 
@@ -79,10 +79,20 @@ def export_release(
 
 
 @keys_app.command("rotate")
-def rotate_keys() -> None:
+def rotate_keys(
+    *,
+    services: Annotated[
+        bool, typer.Option("--services", help="Instead: sign certificates of services (FALAJ_MTLS=local) anew, and refuse those of before.")
+    ] = False,
+) -> None:
     """Wrap the key of every encrypted file under a new key; nothing is encrypted anew and everything stays readable throughout."""
     from platform_assets.main_job import operations
 
+    if services:
+        if not operations.rotate_services(read_settings()):
+            raise ServingError("the authority is a new one, and the inference server does not take its certificates yet; its log says why")
+        console.print("Certificates of services are signed by a new authority; those of before are refused.")
+        return
     done = operations.rotate_keys(read_settings())
     console.print(f"Key {done.added} is in use; {len(done.rewrapped)} releases were brought to it.", highlight=False)
     if done.forgotten:

@@ -14,6 +14,7 @@ from platform_assets.components.model_pipeline import build_model_assets
 from platform_assets.components.tree import load_tree
 from platform_assets.logs import start_logging
 from platform_assets.ports import Watcher
+from resources import certificates
 from resources.dagster_instance.gate import admission_of
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
@@ -54,4 +55,5 @@ def defs() -> dg.Definitions:
     silence_telemetry()
     settings = read_settings()
     start_logging("steps", settings.log_form)
+    certificates.check(settings)
     return load_defs(bind_parts(settings))

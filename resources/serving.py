@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.log_counts import read_counts
 from platform_assets.stages.serving.online import FILE_NAME
 from platform_assets.stages.serving.prediction_log import close_left_overs, closed_segments
+from resources.certificates import OFF, client_context, server_options
 from resources.replicas import count, gather
 from resources.settings import Home, Settings
 from resources.tokens import ensure_signing_key, mint
@@ -65,7 +68,7 @@ def server_address(settings: Settings) -> str:
     if settings.serve_url:
         return settings.serve_url
     running = find_server(settings.home)
-    return running.url if running is not None else f"http://127.0.0.1:{settings.serve_port}"
+    return running.url if running is not None else f"http{'s' if settings.mtls != OFF else ''}://127.0.0.1:{settings.serve_port}"
 
 
 def server_is_up(settings: Settings) -> bool:
@@ -82,7 +85,7 @@ def server_command(settings: Settings, *, port: int | None = None) -> list[str]:
         "--serving", str(home.serving), "--host", "127.0.0.1", "--port", str(settings.serve_port if port is None else port),
         "--keys", str(home.keys), *_values_option(settings), "--ready-file", str(ready_file(home)),
         "--workers", str(settings.serve_workers), *(["--oidc-issuer", settings.identity.issuer] if settings.identity.issuer else []),
-        *_told(settings),
+        *server_options(settings), *_told(settings),
     ]  # fmt: skip
 
 
@@ -100,12 +103,17 @@ def _values_option(settings: Settings) -> list[str]:
 
 def connect(settings: Settings, *, token: str | None = None) -> PredictClient:
     """Client of this home's server; ServingError where none runs."""
+    tls = partial(client_context, settings)
     if settings.serve_url:
-        return PredictClient(settings.serve_url, token=token)
+        return PredictClient(settings.serve_url, token=token, tls=tls)
     running = find_server(settings.home)
     if running is None:
         raise ServingError(f"no inference server answers for {settings.home.root}; {_HINT}")
-    return PredictClient(running.url, token=token)
+    if settings.mtls != OFF and not running.url.startswith("https:"):
+        raise ServingError(
+            f"FALAJ_MTLS is {settings.mtls}, and {running.url} was started without; `falaj down` stops it, then start it anew"
+        )
+    return PredictClient(running.url, token=token, tls=tls)
 
 
 def _is_server(pid: int) -> bool:
@@ -139,13 +147,17 @@ class PredictClient:
 
     Refused = RequestError
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, token: str | None = None, tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:  # fmt: skip
+        """`tls`: what is shown and trusted, asked at each new connection; nothing is the system's authorities and no certificate."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ServingError(f"{url!r} is not the address of an inference server; write for example http://127.0.0.1:8151")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-        self._url = url
+        self._host, self._port, self._timeout = parts.hostname, parts.port, timeout_seconds
+        self._url, self._tls = url, tls if parts.scheme == "https" else None
+        self._connection = self._make_connection()
         self._head = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
 
     def predict(self, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -175,6 +187,11 @@ class PredictClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _make_connection(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout, context=self._tls())
+
     def _send(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
         for attempt in (1, 2):
             fresh = self._connection.sock is None
@@ -184,15 +201,28 @@ class PredictClient:
                 return reply.status, reply.read()
             except (http.client.HTTPException, OSError) as error:
                 self._connection.close()
+                self._connection = self._make_connection()
                 # The server may close a kept connection between two requests; a new one tells whether it is there.
-                lost = isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError)
+                lost = isinstance(error, http.client.RemoteDisconnected | ConnectionResetError | BrokenPipeError | ssl.SSLEOFError)
                 if attempt == 1 and lost and not fresh:
                     continue
+                if isinstance(error, ssl.SSLError):
+                    raise ServingError(
+                        f"{self._url} and this service do not trust each other: {_said(error)}; FALAJ_MTLS says what is shown"
+                    ) from error
                 raise ServingError(f"no inference server answers at {self._url} ({error}); {_HINT}") from error
         raise AssertionError  # the second attempt returns or raises
 
 
 _ERRORS: dict[int, type[ServingError]] = {400: RequestError, 401: AccessError, 403: AccessError, 404: RequestError, 413: RequestError}
+
+
+def _said(error: ssl.SSLError) -> str:
+    """Return what a handshake failed of: an alert is what the other side holds against our certificate (RFC 8446, 6.2)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate does not hold ({error.verify_message})"
+    _, alert, what = (error.reason or str(error)).rpartition("ALERT_")
+    return f"it refused our certificate ({what.replace('_', ' ').lower()})" if alert else f"no connection by TLS ({what})"
 
 
 def _encode(body: Any) -> bytes:

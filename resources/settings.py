@@ -208,6 +208,7 @@ class Settings:
     data: Path | None = None
     serve_workers: int = 1
     serve_url: str | None = None
+    mtls: str = "off"  # or local, or the folder of certificates that others write
     steps: str = "process"
     profile: str | None = None
     notices: NoticeSettings = field(default_factory=NoticeSettings)
@@ -250,6 +251,7 @@ def read_settings() -> Settings:
         data=(CHECKOUT / data).resolve() if (data := _chosen("FALAJ_DATA")) else None,
         serve_workers=_read_workers(),
         serve_url=_read_serve_url(),
+        mtls=_read_mtls(),
         steps=_read_steps(),
         profile=_chosen("FALAJ_PROFILE"),
         notices=read_notices(_chosen),
@@ -319,6 +321,18 @@ def _read_serve_url() -> str | None:
     return url
 
 
+def _read_mtls() -> str:
+    value = _chosen("FALAJ_MTLS") or VARIABLES["FALAJ_MTLS"].default
+    if value not in ("off", "local") and not value.startswith("/"):
+        raise StateError(
+            f"FALAJ_MTLS is {value!r}; right would be off, local, or the absolute path of a folder with tls.crt, tls.key and ca.crt"
+        )
+    url = _chosen("FALAJ_SERVE_URL")
+    if value != "off" and url is not None and not url.startswith("https://"):
+        raise StateError(f"FALAJ_SERVE_URL is {url!r}, and FALAJ_MTLS is {value}: certificates are shown over TLS; right would be https://")
+    return value
+
+
 def _read_steps() -> str:
     value = _chosen("FALAJ_STEPS") or VARIABLES["FALAJ_STEPS"].default
     if value not in STEPS:
@@ -377,6 +391,7 @@ def silence_telemetry() -> None:
 def child_environment(settings: Settings, **extra: str) -> dict[str, str]:
     """Environment for a process that this platform starts: same home, telemetry off."""
     ours = {"FALAJ_HOME": str(settings.home.root), "FALAJ_ENV": settings.environment, "FALAJ_DEFS": str(settings.defs_root)}
+    ours["FALAJ_MTLS"] = settings.mtls
     if settings.team_file is not None:
         ours["FALAJ_TEAM"] = str(settings.team_file)
     if settings.tenant is not None:

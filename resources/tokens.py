@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from platform_assets.errors import AccessError, StateError
 from platform_assets.identity.principal import ROLES
-from platform_assets.stages.serving.access import ADMIN, ALGORITHM, AUDIENCE, ISSUER, PREDICT, PUBLIC_KEY_FILE
+from platform_assets.stages.serving.access import ADMIN, ALGORITHM, AUDIENCE, ISSUER, METRICS, PREDICT, PUBLIC_KEY_FILE
 
 SIGNING_KEY_FILE = "tokens.key.pem"
 TICKETS = "tickets"  # folder of logins that wait for their link to be clicked, named by the code's hash
@@ -45,12 +45,12 @@ def ensure_signing_key(keys_dir: Path) -> Path:
 
 
 def mint(keys_dir: Path, *, scopes: Sequence[str], seconds: int = 86400, subject: str = "local", audience: str = AUDIENCE) -> str:
-    """Sign a token with these scopes: `predict`, `predict:<model>`, `admin`. An unknown scope raises AccessError."""
+    """Sign a token with these scopes: `predict`, `predict:<model>`, `metrics`, `admin`. An unknown scope raises AccessError."""
     for scope in scopes:
-        if scope not in (PREDICT, ADMIN) and not _MODEL_SCOPE.match(scope):
-            raise AccessError(f"there is no scope {scope!r}; write {PREDICT}, {PREDICT}:MODEL or {ADMIN}")
+        if scope not in (PREDICT, METRICS, ADMIN) and not _MODEL_SCOPE.match(scope):
+            raise AccessError(f"there is no scope {scope!r}; write {PREDICT}, {PREDICT}:MODEL, {METRICS} or {ADMIN}")
     if not scopes:
-        raise AccessError(f"a token needs at least one scope: {PREDICT}, {PREDICT}:MODEL or {ADMIN}")
+        raise AccessError(f"a token needs at least one scope: {PREDICT}, {PREDICT}:MODEL, {METRICS} or {ADMIN}")
     return _sign(keys_dir, {"aud": audience, "sub": subject, "scope": " ".join(scopes)}, seconds=seconds)
 
 

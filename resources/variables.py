@@ -83,6 +83,12 @@ VARIABLES = {
             "Whose law holds where data may come to, ISO 3166-1 alpha-2: this machine's and FALAJ_HOME's first, then servers elsewhere"
             " by the variable that names them, such as: AE, FALAJ_EVENTS=AE, FALAJ_WEBHOOK_URL=DE.",
         ),
+        Variable(
+            "FALAJ_MTLS",
+            "off",
+            "How services prove to each other who they are: off; local, by certificates of a small authority of this home; or a folder with"
+            " tls.crt, tls.key and ca.crt that others write, such as cert-manager.",
+        ),
         Variable("FALAJ_SERVE_PORT", "8151", "Port of the inference server on loopback; 0 takes a free one."),
         Variable("FALAJ_SERVE_WORKERS", "1", "Processes of the inference server, one a core; 0 is as many as cores."),
         Variable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.definitions import bind_parts
-from platform_assets.errors import AccessError, Fault, ReleaseError, SealError, ServingError, SpecError
+from platform_assets.errors import AccessError, Fault, ReleaseError, SealError, ServingError, SpecError, StateError
 from platform_assets.identity.principal import EVERY_TENANT
 from platform_assets.main_job import site
 from platform_assets.main_job.releases import live_digests, released_digests
@@ -23,11 +24,13 @@ from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import DriftPointer, RetrainingVerdict, RolloutVerdict
 from platform_assets.specs.rotation import Rotation
 from platform_assets.stages.serving.access import PREDICT
-from resources import processes
+from resources import certificates, processes
 from resources.dagster_instance import gate
 from resources.home import write_atomically
 from resources.parts import Parts
 from resources.settings import Settings, apply_to_this_process
+
+_LOOK_SECONDS = 10.0
 
 
 def open_parts(settings: Settings, model: str) -> Parts:
@@ -93,7 +96,13 @@ def serve_in_foreground(settings: Settings, model: str, *, port: int | None) -> 
     open_parts(settings, model)
     if processes.running(settings.home, site.SERVER):
         raise ServingError(f"An inference server of {settings.home.root} runs already; `falaj down` stops it.")
-    return subprocess.run(server_command(settings, port=port), env=child_environment(settings), check=False).returncode
+    kept = processes.running(settings.home, site.CERTIFICATES)
+    site.keep_certificates(settings, tied=True)
+    try:
+        return subprocess.run(server_command(settings, port=port), env=child_environment(settings), check=False).returncode
+    finally:
+        if kept is None:
+            processes.stop(settings.home, site.CERTIFICATES)
 
 
 def roll_back(settings: Settings, model: str) -> tuple[str, str]:
@@ -204,6 +213,36 @@ def rotate_keys(settings: Settings) -> Rotation:
     parts.column_key.rewrap()
     parts.audit.append("keys_rotated", subject="keys", actor="falaj keys rotate", detail=asdict(rotation))
     return rotation
+
+
+def rotate_services(settings: Settings) -> bool:
+    """Make a new authority of certificates of services; return whether the inference server, where one runs, is known to trust it.
+
+    StateError where certificates are none or others'.
+    """
+    from resources.serving import find_server
+
+    if settings.mtls != certificates.LOCAL:
+        raise StateError(f"FALAJ_MTLS is {settings.mtls}: this home signs no certificates of services; right would be {certificates.LOCAL}")
+    parts = bind_parts(settings)
+    certificates.rotate(settings.home.keys)
+    parts.audit.append("service_certificates_rotated", subject="keys", actor="falaj keys rotate --services", detail={})
+    return find_server(settings.home) is None or _answers_soon(settings)
+
+
+def _answers_soon(settings: Settings) -> bool:
+    from resources.serving import connect
+
+    until = time.monotonic() + _LOOK_SECONDS
+    while time.monotonic() < until:
+        try:
+            with connect(settings) as client:
+                client.request("GET", "/status")
+        except ServingError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 def mint_token(settings: Settings, *, subject: str, scopes: list[str], roles: list[str], tenants: list[str], minutes: int) -> str:

@@ -13,6 +13,7 @@ from platform_assets.errors import StateError
 from platform_assets.identity.doors import MLFLOW as MLFLOW_PATH
 from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
+from resources.certificates import LOCAL, client_context
 from resources.home import prepare_home
 from resources.mlflow_server import environment_of
 from resources.parts import instance_config
@@ -22,7 +23,7 @@ from resources.settings import CHECKOUT, Home, Settings, child_environment
 from resources.team import ask_servers
 from resources.tokens import leave_ticket
 
-DAEMON, GATEWAY, WEB, MLFLOW, SERVER = "daemon", "gateway", "web", "mlflow", "server"
+DAEMON, GATEWAY, WEB, MLFLOW, SERVER, CERTIFICATES = "daemon", "gateway", "web", "mlflow", "server", "certificates"
 _WORKSPACE = CHECKOUT / "workspace.yaml"
 _UP_SECONDS = 90.0
 _LINK_SECONDS = 3600
@@ -35,6 +36,7 @@ def prepare(settings: Settings) -> None:
     if settings.team is not None and settings.team_file is not None:
         ask_servers(settings.team, settings.team_file)
     prepare_home(settings.home, instance_config(settings))
+    client_context(settings)
 
 
 def start_daemon(settings: Settings, *, tied: bool) -> None:
@@ -76,30 +78,38 @@ def login_link(settings: Settings, address: str) -> str:
 
 
 def start_server(settings: Settings, *, tied: bool) -> None:
-    """Start the inference server on loopback unless it runs, and wait until it answers."""
+    """Start the inference server on loopback unless it runs, and wait until it answers; beside it what renews its certificates."""
+    keep_certificates(settings, tied=tied)
     _start(settings, SERVER, server_command(settings), tied=tied)
     processes.wait_until(
         lambda: server_is_up(settings), seconds=_UP_SECONDS, what="The inference server", log=settings.home.logs / f"{SERVER}.log"
     )
 
 
+def keep_certificates(settings: Settings, *, tied: bool) -> None:
+    """Start what renews this home's certificates of services, where it has such ones, unless it runs."""
+    if settings.mtls == LOCAL:
+        _start(settings, CERTIFICATES, [sys.executable, "-m", "resources.certificates", str(settings.home.keys)], tied=tied)
+
+
 def stop_all(settings: Settings) -> list[str]:
     """Stop what runs in this home and in its tenants' homes, the daemons first so that they start nothing new; return the names."""
     homes = [settings.home, *(Home(folder) for folder in sorted(settings.home.tenants.glob("*")))]
-    names = ((name, home) for name in (DAEMON, GATEWAY, WEB, MLFLOW, SERVER) for home in homes)
+    names = ((name, home) for name in (DAEMON, GATEWAY, WEB, MLFLOW, SERVER, CERTIFICATES) for home in homes)
     return [name if home is settings.home else f"{name} of {home.root.name}" for name, home in names if processes.stop(home, name)]
 
 
 @contextmanager
 def beside(settings: Settings) -> Iterator[None]:
     """Have daemon and inference server for as long as the block runs; those that `falaj up` started stay."""
-    had = {name for name in (DAEMON, SERVER) if processes.running(settings.home, name)}
+    ours = (DAEMON, SERVER, CERTIFICATES)
+    had = {name for name in ours if processes.running(settings.home, name)}
     try:  # around the start too: Ctrl-C may come while they come up
         start_daemon(settings, tied=True)
         start_server(settings, tied=True)
         yield
     finally:
-        for name in (DAEMON, SERVER):
+        for name in ours:
             if name not in had:
                 processes.stop(settings.home, name)
 

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from platform_assets.errors import FalajError
@@ -15,6 +16,7 @@ from platform_assets.logs import FORMS, TEXT, say, start_logging
 from platform_assets.stages.serving.access import AUDIENCE
 from platform_assets.stages.serving.places import read_places
 from platform_assets.stages.serving.server import run_server
+from platform_assets.stages.serving.tls import TlsFiles
 from platform_assets.stages.serving.worker import ServerConfig
 from platform_assets.tracing import is_endpoint
 
@@ -37,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that answer, one a core; 0 is as many as cores")
     parser.add_argument("--grpc-port", type=int, help="speaks Open Inference Protocol over gRPC, too; left out it does not")
     parser.add_argument("--tls-cert", type=Path, help="certificate chain, PEM; with --tls-key the server speaks HTTPS")
-    parser.add_argument("--tls-key", type=Path, help="key of the certificate, PEM")
+    parser.add_argument("--tls-key", type=Path, help="key of the certificate, PEM; both are read again when they change")
+    parser.add_argument("--service-ca", type=Path, help="authorities, PEM, whose certificates services show; all others bring a token")
     parser.add_argument("--oidc-issuer", help="takes tokens of this OIDC issuer, too, by their scope; as its tokens name it")
     parser.add_argument("--oidc-audience", default=AUDIENCE, help="audience that its tokens must have")
     parser.add_argument("--memory-mb", type=int, help="of models a process; beyond it the least recently used are unloaded until asked for")
@@ -48,20 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--traces-share", type=float, default=0.01, help="share of predictions that are traced, unless callers decide it")
     parser.add_argument("--die-with-parent", action="store_true", help="end when the starting process ends")
     options = parser.parse_args(arguments)
-    if (options.tls_cert is None) != (options.tls_key is None):
-        parser.error("--tls-cert and --tls-key go together")
-    if not 0 <= options.workers <= _MAX_WORKERS:
-        parser.error(f"--workers {options.workers}: right would be 0 to {_MAX_WORKERS}")
-    if options.memory_mb is not None and options.memory_mb <= 0:
-        parser.error(f"--memory-mb {options.memory_mb}: right would be at least 1")
-    if options.online is not None and options.team is not None:
-        parser.error("--online and --team exclude each other: newest values are in the one or in the other")
-    if not options.close_log_seconds > 0:
-        parser.error(f"--close-log-seconds {options.close_log_seconds:g}: right would be more than 0")
-    if options.traces is not None and not is_endpoint(options.traces):
-        parser.error(f"--traces {options.traces}: right would be the address of an OTLP receiver, such as http://127.0.0.1:4318")
-    if not 0 <= options.traces_share <= 1:
-        parser.error(f"--traces-share {options.traces_share}: right would be 0 to 1")
+    for fault in _faults(options):
+        parser.error(fault)
     start_logging("server", options.log)
     if options.die_with_parent:
         _die_with_parent()
@@ -76,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
                 team=options.team and read_places(options.team.absolute()),
                 ready_file=options.ready_file,
                 workers=options.workers or len(os.sched_getaffinity(0)),
-                tls=(options.tls_cert, options.tls_key) if options.tls_cert is not None else None,
+                tls=TlsFiles(options.tls_cert, options.tls_key, options.service_ca) if options.tls_cert is not None else None,
                 oidc=(options.oidc_issuer, options.oidc_audience) if options.oidc_issuer else None,
                 grpc_port=options.grpc_port,
                 traces=(options.traces, options.traces_share) if options.traces else None,
@@ -89,6 +80,25 @@ def main(arguments: list[str] | None = None) -> int:
         say(str(error))
         return 1
     return 0
+
+
+def _faults(options: argparse.Namespace) -> Iterator[str]:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        yield "--tls-cert and --tls-key go together"
+    if options.service_ca is not None and options.tls_cert is None:
+        yield "--service-ca needs --tls-cert and --tls-key: certificates are shown over TLS"
+    if not 0 <= options.workers <= _MAX_WORKERS:
+        yield f"--workers {options.workers}: right would be 0 to {_MAX_WORKERS}"
+    if options.memory_mb is not None and options.memory_mb <= 0:
+        yield f"--memory-mb {options.memory_mb}: right would be at least 1"
+    if options.online is not None and options.team is not None:
+        yield "--online and --team exclude each other: newest values are in the one or in the other"
+    if not options.close_log_seconds > 0:
+        yield f"--close-log-seconds {options.close_log_seconds:g}: right would be more than 0"
+    if options.traces is not None and not is_endpoint(options.traces):
+        yield f"--traces {options.traces}: right would be the address of an OTLP receiver, such as http://127.0.0.1:4318"
+    if not 0 <= options.traces_share <= 1:
+        yield f"--traces-share {options.traces_share}: right would be 0 to 1"
 
 
 def _die_with_parent() -> None:

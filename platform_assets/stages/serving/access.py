@@ -1,4 +1,7 @@
-"""Who may ask what: tokens of this home or of an OIDC issuer, loopback peers. Minting is in `resources`, only public keys are here."""
+"""Who may ask what: tokens of this home or of an OIDC issuer, services by certificate, loopback peers.
+
+Minting and issuing are in `resources`, only public keys are here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from platform_assets.errors import AccessError, ServingError
+from platform_assets.identity.services import MONITORING, PLATFORM, Service
 from platform_assets.identity.tokens import TokenError, peek
 
 if TYPE_CHECKING:
@@ -20,7 +24,9 @@ if TYPE_CHECKING:
 
 ISSUER, AUDIENCE, ALGORITHM = "falaj", "falaj-serving", "EdDSA"
 PUBLIC_KEY_FILE = "tokens.pub.pem"
-ADMIN, PREDICT = "admin", "predict"
+ADMIN, PREDICT, METRICS = "admin", "predict", "metrics"
+# What a service may by its certificate alone. Changing what is served takes a token as well: neither, when stolen, is enough.
+_OF_SERVICES = {PLATFORM: frozenset({PREDICT, METRICS}), MONITORING: frozenset({METRICS})}
 _REMEMBERED_TOKENS = 1024
 
 
@@ -45,23 +51,53 @@ class Gate:
     """Checks one request's right. A verified token is remembered until it expires: a signature costs more than a prediction."""
 
     def __init__(
-        self, key: Ed25519PublicKey | None, *, tokens_required: bool, oidc: OidcIssuer | None = None,
+        self, key: Ed25519PublicKey | None, *, tokens_required: bool, certified: bool = False, oidc: OidcIssuer | None = None,
         on_denied: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """`oidc`: an issuer whose tokens are taken beside ours. `on_denied` hears the reason, in two words, of each caller turned away."""
+        """`certified`: services show certificates. `oidc`: an issuer whose tokens are taken beside ours.
+
+        `on_denied` hears the reason, in two words, of each caller turned away.
+        """
+        self._certified = certified
         self._key, self._oidc, self._on_denied = key, oidc, on_denied
         self._tokens_required = tokens_required
         self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
 
-    def admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> float:
+    def demand(self, service: Service | None) -> None:
+        """Refuse (ScopeError) whoever is not the platform by certificate, where services show them; its token is looked at after."""
+        if not self._certified:
+            return
+        if service is None:
+            self._on_denied("no certificate")
+            raise ScopeError(
+                "what is served is changed by the platform alone, which shows its certificate at the handshake; none was shown"
+            )
+        if service.name != PLATFORM or service.until < time.time():
+            self._on_denied("wrong service" if service.name != PLATFORM else "certificate ended")
+            raise ScopeError(f"{_named(service)}; what is served is changed by the service {PLATFORM} alone")
+
+    def admit(
+        self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...], service: Service | None = None
+    ) -> float:  # fmt: skip
         """Return until when the caller may, on the wall clock (0 where only this time); AccessError (401) or ScopeError (403) where not.
 
         Admin always needs a token; anything else may come without one from a loopback peer, unless tokens are mandatory.
         """
         try:
+            if authorization is None and service is not None:
+                return _admit_service(service, any_of)
             return self._admit(authorization, loopback=loopback, any_of=any_of)
         except AccessError as error:
-            self._on_denied("no token" if authorization is None else "wrong scope" if isinstance(error, ScopeError) else "invalid token")
+            by_certificate = authorization is None and service is not None
+            self._on_denied(
+                "wrong service"
+                if by_certificate
+                else "no token"
+                if authorization is None
+                else "wrong scope"
+                if isinstance(error, ScopeError)
+                else "invalid token"
+            )
             raise
 
     def _admit(self, authorization: bytes | None, *, loopback: bool, any_of: tuple[str, ...]) -> float:
@@ -97,6 +133,20 @@ class Gate:
             self._verified.clear()
         self._verified[authorization] = found
         return found
+
+
+def _admit_service(service: Service, any_of: tuple[str, ...]) -> float:
+    scopes = _OF_SERVICES.get(service.name, frozenset())
+    if service.until < time.time() or not scopes.intersection(any_of):
+        raise ScopeError(
+            f"{_named(service)}, and by it alone may {' and '.join(sorted(scopes)) or 'nothing'}; this needs {' or '.join(any_of)}"
+        )
+    return 0.0
+
+
+def _named(service: Service) -> str:
+    ended = service.until < time.time()
+    return f"the certificate is of the service {service.name[:200]!r}{', but holds no more' if ended else ''}"
 
 
 def _issuer_of(token: bytes) -> str:

@@ -14,7 +14,7 @@ import orjson
 
 from platform_assets.errors import ServingError
 from platform_assets.stages.serving import arrow, openapi, v2
-from platform_assets.stages.serving.access import ADMIN, PREDICT, Gate
+from platform_assets.stages.serving.access import ADMIN, METRICS, PREDICT, Gate
 from platform_assets.stages.serving.batching import Batcher
 from platform_assets.stages.serving.columns import rows_of_request
 from platform_assets.stages.serving.explaining import REASONS, Explainer, wants_reasons, without_reasons
@@ -97,13 +97,14 @@ class App:
         _send(exchange, {what: good}, status=HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def _administer(self, model: str, verb: str, exchange: Exchange) -> None:
+        self.gate.demand(exchange.service)
         self._admit(exchange, (ADMIN,))
         assert self.admin is not None
         _need(exchange.head.method, b"POST" if verb else b"GET")
         self.admin.handle(exchange, model=model, verb=verb)
 
     def _page(self, verb: str, exchange: Exchange) -> None:
-        self._admit(exchange, (PREDICT, ADMIN))
+        self._admit(exchange, (PREDICT, ADMIN, METRICS))
         assert self.admin is not None
         self.admin.handle(exchange, model="", verb=verb)
 
@@ -115,7 +116,8 @@ class App:
         head = exchange.head
         if head.admitted_until < time.time():
             authorization = head.fields.get(b"authorization")
-            head.admitted_until = self.gate.admit(authorization, loopback=authorization is None and exchange.loopback, any_of=any_of)
+            loopback, service = authorization is None and exchange.loopback, exchange.service
+            head.admitted_until = self.gate.admit(authorization, loopback=loopback, any_of=any_of, service=service)
 
     def known(self, model: str) -> Route:
         """Route of a model; NotFoundError where there is none."""

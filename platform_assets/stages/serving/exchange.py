@@ -13,6 +13,7 @@ import orjson
 from platform_assets.errors import ServingError
 
 if TYPE_CHECKING:
+    from platform_assets.identity.services import Service
     from platform_assets.stages.serving.http import Connection
 
 JSON = b"application/json"
@@ -58,6 +59,11 @@ class Exchange:
             return False
         host = self.head.fields.get(b"host", b"localhost")
         return (host if host.endswith(b"]") else host.rpartition(b":")[0] or host) in _LOCAL_NAMES
+
+    @property
+    def service(self) -> Service | None:
+        """Whose certificate the caller showed."""
+        return self._connection.service
 
     @property
     def answered(self) -> bool:

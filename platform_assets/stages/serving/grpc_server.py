@@ -6,9 +6,9 @@ grpcio is imported when a port for it is given, and only then.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from platform_assets.stages.serving.grpc_messages import METHODS, SERVICE, messa
 from platform_assets.stages.serving.http import MAX_BODY_BYTES
 from platform_assets.stages.serving.predicting import DEADLINE_SECONDS
 from platform_assets.stages.serving.replies import SERVER_VERSION, UnforeseenError
+from platform_assets.stages.serving.tls import TlsFiles, load_pair
 from platform_assets.stages.serving.traffic import NotFoundError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class _Call:
 class GrpcServer:
     """The service, for as long as its process serves."""
 
-    def __init__(self, app: App, *, host: str, port: int, tls: tuple[Path, Path] | None) -> None:
+    def __init__(self, app: App, *, host: str, port: int, tls: TlsFiles | None) -> None:
         try:
             import grpc
             import grpc.aio
@@ -86,10 +87,30 @@ class GrpcServer:
             if tls is None:
                 self._server.add_insecure_port(address)
             else:
-                pair = [(tls[1].read_bytes(), tls[0].read_bytes())]
-                self._server.add_secure_port(address, grpc.ssl_server_credentials(pair))
+                self._server.add_secure_port(address, self._credentials(tls))
         except (RuntimeError, OSError) as error:
             raise ServingError(f"gRPC cannot listen on {address}: {error}; choose another with --grpc-port") from error
+
+    def _credentials(self, files: TlsFiles) -> Any:
+        """The files as they are at each handshake. Certificates of services are not asked for: none of them calls over gRPC."""
+        stamp = files.stamp()
+
+        def read() -> Any:
+            return self._grpc.ssl_server_certificate_configuration([(files.key.read_bytes(), files.certificate.read_bytes())])
+
+        def fetch() -> Any:
+            nonlocal stamp
+            try:
+                found = files.stamp()
+                if found == stamp:
+                    return None  # goes on with what it has
+                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate=files.certificate, key=files.key)
+                stamp = found
+                return read()
+            except (OSError, ValueError):
+                return None
+
+        return self._grpc.dynamic_ssl_server_credentials(read(), fetch)
 
     async def start(self) -> None:
         """Answer from now on."""

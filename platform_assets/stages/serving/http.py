@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
 from http import HTTPStatus
 from ipaddress import ip_address
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import httptools
 
 from platform_assets.errors import ServingError
+from platform_assets.identity.services import Service, read_service
 from platform_assets.stages.serving.exchange import JSON, STATUS_LINES, Exchange, Head
 
 MAX_BODY_BYTES = 16 << 20
@@ -34,6 +36,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: HttpServer) -> None:
         self.server = server
         self.peer_is_loopback = False
+        self.service: Service | None = None
         self.active_at = server.now
         self.reading_since: float | None = None
         self._transport: Any = None
@@ -55,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         peer = transport.get_extra_info("peername")
         self.peer_is_loopback = bool(peer) and _is_loopback(peer[0])
+        self.service = read_service(transport.get_extra_info("peercert"))
         self.server.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -225,10 +229,18 @@ class Connection(asyncio.Protocol):
         if self._refused:
             if now - self.active_at > _LINGER_SECONDS:
                 self._transport.close()
+        elif self.service is not None and self.reading_since is None and self.service.until < time():
+            self._transport.close()  # it comes back with the certificate that it has by now
         elif self.reading_since is not None and now - self.reading_since > REQUEST_SECONDS:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"the request was not complete after {REQUEST_SECONDS:g} seconds")
         elif self.reading_since is None and now - self.active_at > (DRAIN_IDLE_SECONDS if self.server.draining else IDLE_SECONDS):
             self._transport.close()
+
+    def distrust(self) -> None:
+        """Hold what this caller's certificate says for nothing from now on."""
+        if self.service is not None:
+            self.service = replace(self.service, until=0.0)
+            self.sweep(self.server.now)  # now, if nothing is under way: what it asks next comes over a new connection
 
     def ends_with(self, exchange: Exchange) -> bool:
         """Whether this is the last request read so far."""
@@ -294,6 +306,11 @@ class HttpServer:
         now = self.now = monotonic()
         for connection in list(self.connections):
             connection.sweep(now)
+
+    def distrust_services(self) -> None:
+        """Certificates that were shown so far hold no more; who showed one may show another."""
+        for connection in list(self.connections):
+            connection.distrust()
 
     async def drain(self, seconds: float) -> None:
         """Answer what was accepted, each with `Connection: close`; after this time give up on the rest."""

@@ -16,12 +16,14 @@ from platform_assets.errors import ServingError
 from platform_assets.stages.serving.held import held
 from platform_assets.stages.serving.prediction_log import close_left_overs
 from platform_assets.stages.serving.supervisor import Supervisor
-from platform_assets.stages.serving.worker import ServerConfig, serve_alone, tls_context
+from platform_assets.stages.serving.tls import tls_context
+from platform_assets.stages.serving.worker import ServerConfig, serve_alone
 
 
 def run_server(config: ServerConfig) -> None:
     """Serve until SIGTERM or SIGINT; whatever was accepted is answered first."""
-    config = replace(config, tokens_required=not _is_loopback(config.host))
+    certified = config.tls is not None and config.tls.services is not None  # then being on this machine says nothing
+    config = replace(config, tokens_required=certified or not _is_loopback(config.host))
     tls_context(config.tls)  # before anything starts
     config.issuer()
     config.serving.mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,9 @@ from platform_assets.stages.serving.bundle import MODEL_FILE, Bundle, build_bund
 from platform_assets.stages.serving.fleet import Stored, merge_facts, merge_figures
 from platform_assets.stages.serving.following import followed
 from platform_assets.stages.serving.links import Link, LostError, pair
+from platform_assets.stages.serving.tls import BACKLOG
 from platform_assets.stages.serving.traffic import Route, Traffic
-from platform_assets.stages.serving.worker import BACKLOG, DRAIN_SECONDS, LAST_CALLS_SECONDS, ServerConfig, read_sealed, run_worker, seal
+from platform_assets.stages.serving.worker import DRAIN_SECONDS, LAST_CALLS_SECONDS, ServerConfig, read_sealed, run_worker, seal
 
 _TRIAL_SECONDS = 120.0
 _SHORT_LIFE_SECONDS = 2.0  # a worker that ends sooner is started again only after this

@@ -10,7 +10,6 @@ import mmap
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from typing import Any
 import orjson
 import uvloop
 
-from platform_assets.errors import ServingError
 from platform_assets.sealing.keyring import KEYRING_FILE, Keyring
 from platform_assets.sealing.release import Opener
 from platform_assets.sealing.signature import PUBLIC_KEY_FILE
@@ -44,6 +42,7 @@ from platform_assets.stages.serving.prediction_log import PredictionLog
 from platform_assets.stages.serving.replies import Unforeseen, refuse
 from platform_assets.stages.serving.shadow import Shadow
 from platform_assets.stages.serving.stored import StoreOpener
+from platform_assets.stages.serving.tls import Door, TlsFiles
 from platform_assets.stages.serving.traced import trace_answers
 from platform_assets.stages.serving.traffic import Route, Traffic
 from platform_assets.tracing import start_tracing, stop_tracing
@@ -51,7 +50,6 @@ from platform_assets.tracing import start_tracing, stop_tracing
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
 # First not ready, then no new connections, then `Connection: close`: told to close first, callers would come back into a closing door.
 LAST_CALLS_SECONDS = 0.1
-BACKLOG = 1024
 _SWITCH_SECONDS = 0.0005  # log and shadow threads give way to the loop after this; Python's 5 ms would stand in every p99
 
 
@@ -68,7 +66,7 @@ class ServerConfig:
     ready_file: Path | None = None
     workers: int = 1
     tokens_required: bool = False
-    tls: tuple[Path, Path] | None = None  # certificate chain and key, PEM
+    tls: TlsFiles | None = None
     oidc: tuple[str, str] | None = None  # an issuer whose tokens are taken beside our own, and the audience they must have
     traces: tuple[str, float] | None = None  # where spans are sent, and which share of predictions is
     grpc_port: int | None = None
@@ -104,7 +102,8 @@ class Process:
         if oidc is not None:
             oidc.start()
         key = read_public_key(config.keys)
-        gate = Gate(key, tokens_required=config.tokens_required, oidc=oidc, on_denied=self._denials.note)
+        certified = config.tls is not None and config.tls.services is not None
+        gate = Gate(key, tokens_required=config.tokens_required, certified=certified, oidc=oidc, on_denied=self._denials.note)
         memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
         lookup = Lookup(open_reader(config.team.redis if config.team is not None else config.online))
@@ -116,7 +115,7 @@ class Process:
             trace_answers(self.app.predictor, batcher, tracer, share=config.traces[1])
         self._http = HttpServer(self.app.handle, refuse)
         self.app.replies, self.app.count_connections = self._http.replies, lambda: len(self._http.connections)
-        self._server: asyncio.Server | None = None
+        self._door: Door | None = None
         self._grpc: GrpcServer | None = None
 
     async def listen(self, listening: socket.socket) -> None:
@@ -126,23 +125,27 @@ class Process:
         gc.freeze()
         sys.setswitchinterval(_SWITCH_SECONDS)
         loop = asyncio.get_running_loop()
-        tls = tls_context(self._config.tls)
-        self._server = await loop.create_server(lambda: Connection(self._http), sock=listening, backlog=BACKLOG, ssl=tls)
+        self._door = Door(
+            listening, lambda: Connection(self._http), self._config.tls,
+            on_refused=lambda why: self._denials.note(f"certificate: {why}"), on_distrust=self._http.distrust_services,
+        )  # fmt: skip
+        await self._door.open()
         if self._config.grpc_port is not None:
             self._grpc = GrpcServer(self.app, host=self._config.host, port=self._config.grpc_port, tls=self._config.tls)
             await self._grpc.start()
-        self._house = loop.create_task(self._http.keep_house())
+        self._house = [loop.create_task(self._http.keep_house()), loop.create_task(self._door.keep())]
         self.app.ready = True
 
     async def drain(self) -> None:
         """Answer what was accepted, then write the log."""
         self.app.ready = False
-        if self._server is not None:
+        if self._door is not None:
             await asyncio.sleep(LAST_CALLS_SECONDS)
-            self._server.close()
+            self._house[1].cancel()
+            self._door.close()
             ending = [self._http.drain(DRAIN_SECONDS), *([self._grpc.stop(DRAIN_SECONDS)] if self._grpc is not None else [])]
             await asyncio.gather(*ending)
-            self._house.cancel()
+            self._house[0].cancel()
         self._shadow.stop()
         self._denials.tell()
         await asyncio.to_thread(self._log.stop)
@@ -238,18 +241,3 @@ def _stop_event() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     return stop
-
-
-def tls_context(tls: tuple[Path, Path] | None) -> ssl.SSLContext | None:
-    """Context of a certificate and its key; ServingError where they are none."""
-    if tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(*tls)
-    except (OSError, ssl.SSLError) as error:
-        raise ServingError(
-            f"--tls-cert {tls[0]} and --tls-key {tls[1]}: they are no certificate and its key in PEM form ({error})"
-        ) from error
-    return context
