@@ -84,6 +84,7 @@ def tenant(plane: ControlPlane, kubectl: Kubectl, render: Render, admin: Api) ->
     size = {"capacity": {"storage": "200Gi"}, "accessModes": ["ReadWriteMany"]}
     trust = {"bundle.pem": plane.authority.certificate.read_text()}
     secrets = {one["spec"]["target"]["name"]: _keys(one["spec"]) for one in rendered if one["kind"] == "ExternalSecret"}
+    secrets |= {one["spec"]["secretName"]: ["tls.crt", "tls.key", "ca.crt"] for one in rendered if one["kind"] == "Certificate"}
     made = [
         {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "home"}, "spec": {**size, **home}},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "falaj-trust", "namespace": TENANT}, "data": trust},

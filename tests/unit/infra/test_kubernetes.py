@@ -13,17 +13,19 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
+from platform_assets.identity.services import INFERENCE, MONITORING, PLATFORM, uri_of
 from platform_assets.stages.cluster.rules import judge
 from platform_assets.stages.cluster.workloads import Workload, workloads
 from platform_assets.stages.serving import __main__ as serving
 from platform_assets.stages.serving import pages
+from platform_assets.stages.serving.tls import TlsFiles
 from resources.parts import database_of
 from resources.settings import Home, Settings, read_settings
 from resources.variables import VARIABLES
@@ -32,7 +34,7 @@ OVERLAYS = ("onprem", "cloud", "hybrid", "edge")
 VERSIONS = ("1.32", kubernetes_validate.latest_version())
 # Their projects publish no schema that is at hand: rendered and judged, not validated.
 WITHOUT_SCHEMA = {
-    "Bundle", "Certificate", "ClusterQueue", "ExternalSecret", "LocalQueue", "ResourceFlavor", "SecretStore", "ServiceMonitor",
+    "Bundle", "Certificate", "ClusterQueue", "ExternalSecret", "Issuer", "LocalQueue", "ResourceFlavor", "SecretStore", "ServiceMonitor",
     "VerticalPodAutoscaler", "WorkloadPriorityClass",
 }  # fmt: skip
 PUBLISHED = {"InferenceService", "ScaledObject", "TrainJob", "TrainingRuntime"}
@@ -195,12 +197,12 @@ def test_where_keda_scales_no_autoscaler_of_ours_does(rendered: dict[str, list[d
 
 def test_every_name_that_a_manifest_refers_to_is_there(rendered: dict[str, list[dict[str, Any]]]) -> None:
     """ConfigMaps, Secrets, claims, accounts and priority classes: a pod that names another waits for ever."""
-    made_by_others = {("Secret", one) for one in ("inference-tls", "web-tls", "redis-tls")} | {("ConfigMap", "falaj-trust")}
     for overlay, manifests in rendered.items():
-        there = {(one["kind"], one["metadata"]["name"]) for one in manifests} | made_by_others
+        there = {(one["kind"], one["metadata"]["name"]) for one in manifests} | {("ConfigMap", "falaj-trust")}
         there |= {("Secret", one["spec"]["target"]["name"]) for one in manifests if one["kind"] == "ExternalSecret"}
         certificates = {one["spec"]["secretName"] for one in manifests if one["kind"] == "Certificate"}
-        assert overlay == "edge" or certificates == {"inference-tls", "web-tls", "redis-tls"}
+        there |= {("Secret", name) for name in certificates or ("inference-tls",)}  # at the edge it is made by hand
+        assert (overlay == "edge") == (not certificates)
         for work in workloads(manifests):
             missing = set(_names(work)) - there
             assert not missing, (overlay, work.where, missing)
@@ -370,7 +372,56 @@ def test_the_inference_server_takes_its_arguments_and_answers_where_it_is_probed
     assert [probe["path"] for probe in probes] == ["/v2/health/ready", "/v2/health/live"]
     assert all((probe.get("scheme") == "HTTPS") == (config.tls is not None) for probe in probes)
     mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert all(any(str(path).startswith(at) for at in mounted) for path in (config.serving, config.keys, *(config.tls or ())))
+    assert all(any(str(path).startswith(at) for at in mounted) for path in (config.serving, config.keys, *_files(config.tls)))
+
+
+def _files(tls: TlsFiles | None) -> list[Path]:
+    return [] if tls is None else [file for file in (tls.certificate, tls.key, tls.services) if file is not None]
+
+
+def test_who_asks_the_inference_server_shows_a_certificate_that_it_takes(rendered: dict[str, list[dict[str, Any]]], checkout: Path) -> None:
+    launcher = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())["run_launcher"]["config"]
+    for namespace in ("falaj-clinic", "falaj-hospitality"):
+        found = [one for one in rendered["hybrid"] if one["metadata"].get("namespace") == namespace]
+        told = next(one["data"] for one in found if one["metadata"]["name"] == "falaj-environment")
+        made = {one["spec"]["secretName"]: one["spec"] for one in found if one["kind"] == "Certificate"}
+        issuers = {one["metadata"]["name"]: one["spec"] for one in found if one["kind"] == "Issuer"}
+        names = {PLATFORM: "platform-service", MONITORING: "monitoring-service", INFERENCE: "rollout-service"}
+        for name, secret in names.items():
+            assert made[secret]["uris"] == [uri_of(name)]
+            assert made[secret]["usages"][1] == ("server auth" if name == INFERENCE else "client auth")
+            assert issuers[made[secret]["issuerRef"]["name"]]["ca"]["secretName"] == "services-ca"  # the tenant's own
+        assert made["services-ca"]["isCA"]
+        server = urlsplit(told["FALAJ_SERVE_URL"])
+        assert (server.scheme, made["rollout-service"]["dnsNames"]) == ("https", [server.hostname])
+        pods = {work.where.rpartition("/")[2]: (work.pod, dict(work.containers())) for work in workloads(found)}
+        shown = {}
+        for where, (pod, containers) in pods.items():
+            for path, container in containers.items():
+                at = {mount["mountPath"]: mount["name"] for mount in container.get("volumeMounts", ())}
+                if told["FALAJ_MTLS"] in at:
+                    volumes = {one["name"]: one for one in pod["volumes"]}
+                    shown[where, path.rpartition(".")[2]] = _made_of(volumes[at[told["FALAJ_MTLS"]]])
+        assert {name: secret for (_, name), secret in shown.items()} == {"code": "platform-service", "rollout": "rollout-service"}
+        # Nobody holds the authority's key: of its Secret the certificate alone is mounted.
+        ((replica, replicas),) = [found for found in pods.values() if "containers.inference" in found[1]]
+        assert "--service-ca=/etc/falaj/services/ca.crt" in replicas["containers.inference"]["args"]
+        assert {"name": "services", "mountPath": "/etc/falaj/services", "readOnly": True} in replicas["containers.inference"][
+            "volumeMounts"
+        ]
+        (volume,) = [one["secret"] for one in replica["volumes"] if one.get("secret", {}).get("secretName") == "services-ca"]
+        assert volume["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+        scraped = [one["spec"]["endpoints"][0]["tlsConfig"] for one in found if one["kind"] == "ServiceMonitor"]
+        assert {(one["serverName"], one["ca"]["secret"]["name"]) for one in scraped} == {
+            ("inference", "inference-tls"),
+            ("rollout", "monitoring-service"),
+        }
+        assert {(one["cert"]["secret"]["name"], one["keySecret"]["name"]) for one in scraped} == {
+            ("monitoring-service", "monitoring-service")
+        }
+    volumes = {one["name"]: one for one in launcher["volumes"]}
+    mounts = {one["mountPath"]: one["name"] for one in launcher["volume_mounts"]}
+    assert _made_of(volumes[mounts[told["FALAJ_MTLS"]]]) == "platform-service"
 
 
 def _bytes(memory: str) -> int:
