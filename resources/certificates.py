@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,10 +64,7 @@ def client_context(settings: Settings) -> ssl.SSLContext | None:
     if files is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=files.services)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        load_pair(context, certificate=files.certificate, key=files.key)
-        end = end_of(files.certificate)
+        context, end = _read_context(files, tuple(files.stamp()))
     except (OSError, ValueError) as error:
         raise ServingError(
             f"FALAJ_MTLS: {files.certificate.parent} holds no certificate, its key and authorities in PEM form ({error})"
@@ -77,6 +75,14 @@ def client_context(settings: Settings) -> ssl.SSLContext | None:
             f"FALAJ_MTLS: the certificate {files.certificate} ended at {at:%Y-%m-%d %H:%M:%S} UTC; whoever writes it has to renew it"
         )
     return context
+
+
+@lru_cache(maxsize=8)  # as long as the files are the same: making one costs half of a handshake
+def _read_context(files: TlsFiles, _stamp: tuple[tuple[int, int, int], ...]) -> tuple[ssl.SSLContext, float]:
+    context = ssl.create_default_context(cafile=files.services)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    load_pair(context, certificate=files.certificate, key=files.key)
+    return context, end_of(files.certificate)
 
 
 def check(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Area `governance`: what trust costs: audit entries a second, opening a release of 50 MB, rotating its key, the gateway."""
+"""Area `governance`: what trust costs: audit entries a second, opening a release of 50 MB, rotating its key, the gateway, certificates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from platform_assets.main_job.bench.core import describe_row, judge_row, measured
 from platform_assets.main_job.bench.gateway import measure_gateway
+from platform_assets.main_job.bench.services import measure_services
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.sealing.release import Opener
 from resources.audit import SqliteAuditLog
@@ -33,7 +34,9 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
         audit = _measure_audit(Path(name), entries=500 if quick else 5000)
         release = _measure_release(Path(name), opens=5 if quick else 25)
     console.print("governance, the gateway before Dagster's web server ...")
-    return [*audit, *release, *measure_gateway(quick=quick)]
+    gateway = measure_gateway(quick=quick)
+    console.print("governance, certificates between services ...")
+    return [*audit, *release, *gateway, *measure_services(quick=quick)]
 
 
 def _measure_audit(folder: Path, *, entries: int) -> list[Row]:

@@ -183,11 +183,11 @@ class Falaj(Contestant):
 
 
 @contextmanager
-def running_falaj(folder: Path, *extra: str) -> Iterator[Falaj]:
+def running_falaj(folder: Path, *extra: str, mtls: str = "off") -> Iterator[Falaj]:
     """Run the real server in a home of its own, with one release live."""
     home = Home(folder / "home")
     home.root.mkdir(parents=True)
-    settings = Settings(home=home, environment="laptop", defs_root=folder, webhook_url=None, serve_port=0, web_port=0)
+    settings = Settings(home=home, environment="laptop", defs_root=folder, webhook_url=None, serve_port=0, web_port=0, mtls=mtls)
     process = subprocess.Popen([*server_command(settings, port=0), *extra], env=child_environment(settings))
     try:
         until = time.monotonic() + _UP_SECONDS
