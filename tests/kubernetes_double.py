@@ -140,6 +140,11 @@ class Cluster:
         with self._lock:
             del self.objects["pods", pod["metadata"]["namespace"], pod["metadata"]["name"]]
 
+    def lose_and_replace(self, pod: Object) -> None:
+        """As before Kubernetes 1.26: the lost pod counts as neither good nor bad, and its job gets another."""
+        pod["status"]["replaced"] = True
+        self.lose(pod)
+
     def forget(self, job: Object) -> None:
         with self._lock:
             del self.objects["jobs", job["metadata"]["namespace"], job["metadata"]["name"]]
@@ -223,10 +228,11 @@ class Cluster:
         namespace, template = job["metadata"]["namespace"], job["spec"]["template"]
         name = f"{job['metadata']['name']}-{next(self._numbers)}"
         labels = {**template["metadata"].get("labels", {}), "job-name": job["metadata"]["name"]}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         pod: Object = {
             "kind": "Pod", "apiVersion": "v1", "spec": template["spec"],
-            "metadata": {"name": name, "namespace": namespace, "labels": labels, "uid": f"u{next(self._numbers)}"},
-            "status": {"phase": "Running", "startTime": datetime.now(UTC).isoformat()},
+            "metadata": {"name": name, "namespace": namespace, "labels": labels, "uid": f"u{next(self._numbers)}", "creationTimestamp": now},
+            "status": {"phase": "Running", "startTime": now},
         }  # fmt: skip
         (container,) = template["spec"]["containers"]
         if self.unpullable(pod):
@@ -245,6 +251,9 @@ class Cluster:
         if labels.get("app.kubernetes.io/component") == "step_worker" and self.faults and self.faults[0](self, pod):
             self.faults.pop(0)
         process.join()
+        if pod["status"].get("replaced"):
+            self._run(job)
+            return
         good = process.exitcode == 0
         with self._lock:
             told = pod["status"].pop("told", {})

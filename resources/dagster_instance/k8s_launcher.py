@@ -28,6 +28,7 @@ class Limits:
     """How long is waited for what may come yet, and how often a step is tried again whose pod the cluster took away."""
 
     image_wait_seconds: int = 300
+    event_wait_seconds: int = 30
     api_wait_seconds: int = 300
     pod_retries: int = 3
 

@@ -1,7 +1,8 @@
 """Step pods on Kubernetes: what befalls one is said in a sentence, and decides whether and on what its step is tried again.
 
-Dagster's own handler looks at a step's job alone: a pod whose image is not there leaves it active for ever, and one that was evicted ends
-a step as wrong code does. An API server that is away for longer than half a minute while a step is launched ends the run.
+Dagster's own handler looks at a step's job alone: a pod whose image is not there leaves it active for ever, one that was evicted ends
+a step as wrong code does, and a job that is complete is well, though its step may have no end. An API server that is away for longer than
+half a minute while a step is launched ends the run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.executor import K8sStepHandler
 
 from platform_assets.stages.placement.binding import COMPUTE
-from platform_assets.stages.placement.pod_ends import PodEnd, PodSeen, how_ended, never_started, what_keeps
+from platform_assets.stages.placement.pod_ends import PodEnd, PodSeen, ended_in_silence, how_ended, never_started, what_keeps
 from resources.dagster_instance.k8s_patience import patiently
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from resources.dagster_instance.k8s_launcher import BoundK8sRunLauncher
     from resources.dagster_instance.larger import LargerProfiles
 
+_BEGINNINGS = {DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED}
+_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_UP_FOR_RETRY}
 _ATTEMPT = "falaj/attempt"  # with a profile, in the event log: a run worker that takes over goes by what another has decided
 
 
@@ -53,7 +56,7 @@ class BoundStepHandler(K8sStepHandler):
             kubeconfig_file=launcher.kubeconfig_file, enable_owner_references=True,
         )  # fmt: skip
         self._limits, self._larger = launcher.limits, larger
-        self._kept_since: dict[str, float] = {}
+        self._since: dict[tuple[str, str], float] = {}
         self.ends: dict[str, PodEnd] = {}
 
     def launch_step(self, step_handler_context: StepHandlerContext) -> Iterator[DagsterEvent]:
@@ -69,14 +72,19 @@ class BoundStepHandler(K8sStepHandler):
         yield from patiently(launch, seconds=self._limits.api_wait_seconds)
 
     def check_step_health(self, step_handler_context: StepHandlerContext) -> CheckStepHealthResult:
-        """Look at the job, and at its pod where the job does not say all."""
-        found = super().check_step_health(step_handler_context)
-        end = self._end_of_waiting(step_handler_context) if found.is_healthy else how_ended(self._pods(step_handler_context))
+        """Look at the job and its pods, and at the run's event log where they say that the step is over."""
+        context = step_handler_context
+        status = self._api_client.get_job_status(self._get_k8s_step_job_name(context), self._namespace(context))
+        pods = self._pods(context)
+        if status is None or status.failed:
+            end: PodEnd | None = how_ended(pods)
+        else:
+            end = self._end_of_silence(context, pods) if status.succeeded else self._end_of_waiting(context, pods)
         if end is None:
-            return found
+            return CheckStepHealthResult.healthy()
         if end.out_of_memory and self._larger is not None:
-            end = self._with_more_memory(step_handler_context, end, self._larger)
-        self.ends[self._get_step_key(step_handler_context)] = end
+            end = self._with_more_memory(context, end, self._larger)
+        self.ends[self._get_step_key(context)] = end
         return CheckStepHealthResult.unhealthy(end.sentence)
 
     def _is_launched(self, context: StepHandlerContext) -> bool:
@@ -86,16 +94,30 @@ class BoundStepHandler(K8sStepHandler):
         begun = [stats.attempts or 0 for stats in context.instance.get_run_step_stats(context.dagster_run.run_id, [key])]
         return max(begun, default=0) > _attempt(context, key)  # its job is gone: the step refuses to begin the same attempt twice
 
-    def _end_of_waiting(self, context: StepHandlerContext) -> PodEnd | None:
-        job, pod = self._get_k8s_step_job_name(context), what_keeps(self._pods(context))
-        if pod is None:
-            self._kept_since.pop(job, None)
-            return None
-        waited = time.monotonic() - self._kept_since.setdefault(job, time.monotonic())
-        if waited < self._limits.image_wait_seconds:
+    def _end_of_waiting(self, context: StepHandlerContext, pods: list[PodSeen]) -> PodEnd | None:
+        job, pod = self._get_k8s_step_job_name(context), what_keeps(pods)
+        waited = self._waited(job, "image", pod is not None)
+        if pod is None or waited < self._limits.image_wait_seconds:
             return None
         self._api_client.delete_job(job, self._namespace(context))  # else it begins, unasked, once the image is there
         return never_started(pod, waited_seconds=waited)
+
+    def _end_of_silence(self, context: StepHandlerContext, pods: list[PodSeen]) -> PodEnd | None:
+        key = self._get_step_key(context)
+        logged = context.instance.all_logs(context.dagster_run.run_id, of_type=_BEGINNINGS | _ENDS)
+        events = [(entry.dagster_event_type, entry.timestamp) for entry in logged if entry.step_key == key]
+        is_silent = sum(kind in _ENDS for kind, _ in events) <= _attempt(context, key)  # each attempt before this one has an end
+        waited = self._waited(self._get_k8s_step_job_name(context), "event", is_silent)
+        if not is_silent or waited < self._limits.event_wait_seconds:
+            return None
+        return ended_in_silence(pods, began=max((at for kind, at in events if kind in _BEGINNINGS), default=None))
+
+    def _waited(self, job: str, what: str, waits: bool) -> float:  # noqa: FBT001 - private
+        """Return for how many seconds this has been found of a job without a break."""
+        if not waits:
+            self._since.pop((job, what), None)
+            return 0.0
+        return time.monotonic() - self._since.setdefault((job, what), time.monotonic())
 
     def _with_more_memory(self, context: StepHandlerContext, end: PodEnd, larger: LargerProfiles) -> PodEnd:
         key, profile = self._get_step_key(context), self._profile(context)
@@ -149,6 +171,7 @@ def _see(pod: Any) -> PodSeen:
     waiting, ended = (container.state.waiting, container.state.terminated) if container and container.state else (None, None)
     return PodSeen(
         name=pod.metadata.name,
+        created=pod.metadata.creation_timestamp.timestamp(),
         image=pod.spec.containers[0].image or "",
         reason=status.reason or "",
         message=status.message or "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from cluster.control_plane import ControlPlane
@@ -37,6 +39,18 @@ class Nodes:
         """Take a lost one off the cluster, as an operator does, and put another in its place."""
         self.plane.api().delete(f"/api/v1/nodes/{name}")
         self.start(name)
+
+    @contextmanager
+    def only(self, *names: str) -> Iterator[None]:
+        """Meanwhile no new pod goes to any other one, as if an operator had cordoned them."""
+        others = sorted(set(self.up) - set(names))
+        for name in others:
+            self.plane.api().patch(f"/api/v1/nodes/{name}", {"spec": {"unschedulable": True}})
+        try:
+            yield
+        finally:
+            for name in others:
+                self.plane.api().patch(f"/api/v1/nodes/{name}", {"spec": {"unschedulable": None}})
 
     def running(self, pod: str) -> str | None:
         """The node on which the pod's process is alive."""

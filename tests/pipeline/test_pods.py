@@ -47,7 +47,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterato
     del config["storage"]  # SQLite here
     del config["run_coordinator"]
     config["run_launcher"]["config"].update(
-        load_incluster_config=False, kubeconfig_file=str(folder / "kubeconfig"), job_image="falaj:1", image_wait_seconds=1
+        load_incluster_config=False,
+        kubeconfig_file=str(folder / "kubeconfig"),
+        job_image="falaj:1",
+        image_wait_seconds=1,
+        event_wait_seconds=1,
     )
     (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
     try:
@@ -179,6 +183,18 @@ def test_a_step_whose_pod_is_evicted_or_lost_is_tried_again_as_it_was_and_one_ou
     assert "was taken from its node (The node was low on memory)" in said
     assert "Its pod is gone: its node was lost" in said
     assert "It is tried again on 'gpu-large' (16Gi in place of 4Gi, 4.00 AED an hour)." in said
+
+
+def test_a_step_whose_lost_pod_got_another_in_its_place_is_tried_again(instance: dg.DagsterInstance, cluster: Cluster) -> None:
+    cluster.close_gate("replaced")
+    cluster.faults.append(_at_the_trained_step(lambda found, pod: (found.open_gate(), found.lose_and_replace(pod))))
+    run = launch(instance, cluster)
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    assert attempts(cluster) == 2
+    assert [job["status"] for job in cluster.of_kind("jobs")] == [{"succeeded": 1}] * 4  # the run's, and of the steps none that failed
+    said = told(instance, run)
+    assert said.count("Its pod was lost with its node, or deleted, and the one that was put in its place does not begin it again.") == 1
+    assert "again even though it was already started" in messages(instance, run.run_id)
 
 
 def test_a_step_whose_image_is_not_there_fails_with_a_sentence_and_leaves_no_pod(instance: dg.DagsterInstance, cluster: Cluster) -> None:

@@ -18,9 +18,13 @@ _LONGEST = 200  # characters of what a cluster says
 
 @dataclass(frozen=True)
 class PodSeen:
-    """A pod as far as it says how it goes: `waiting` and `terminated` are a container's reasons, `disrupted` the cluster's own mark."""
+    """A pod as far as it says how it goes: `waiting` and `terminated` are a container's reasons, `disrupted` the cluster's own mark.
+
+    `created` is in seconds since the epoch, cut to whole ones as Kubernetes does.
+    """
 
     name: str
+    created: float = 0.0
     image: str = ""
     reason: str = ""
     message: str = ""
@@ -67,6 +71,19 @@ def how_ended(pods: Sequence[PodSeen]) -> PodEnd:
     code = "an unknown exit status" if pod.exit_code is None else f"exit status {pod.exit_code}"
     why = _line(pod.terminated) or "no reason given"
     return PodEnd(f"Its pod {pod.name} ended with {code} ({why}) before the step could say why.", again=None)
+
+
+def ended_in_silence(pods: Sequence[PodSeen], *, began: float | None) -> PodEnd:
+    """Say what befell a job that is complete while its step has no end; `began` is when the step did, in seconds since the epoch.
+
+    A job controller before Kubernetes 1.26 counts a pod that is taken off a lost node, or deleted, as neither good nor bad and puts another
+    in its place. Dagster begins no attempt twice: that pod ends well and has done nothing.
+    """
+    if began is not None and any(pod.created + 1 > began for pod in pods):
+        return PodEnd(
+            "Its pod was lost with its node, or deleted, and the one that was put in its place does not begin it again.", again=True
+        )
+    return how_ended(pods)
 
 
 def _line(text: str) -> str:

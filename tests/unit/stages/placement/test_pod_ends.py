@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from platform_assets.stages.placement.pod_ends import PodSeen, how_ended, never_started, what_keeps
+from platform_assets.stages.placement.pod_ends import PodSeen, ended_in_silence, how_ended, never_started, what_keeps
 
 words = st.text(max_size=300)
 pods = st.builds(
@@ -44,6 +44,18 @@ def test_the_cluster_takes_pods_away_by_several_names() -> None:
 def test_an_eviction_for_memory_is_no_pods_own_want_of_it() -> None:
     assert how_ended([PodSeen("p", reason="Evicted", terminated="OOMKilled", exit_code=137)]).out_of_memory is False
     assert how_ended([PodSeen("p", terminated="OOMKilled", exit_code=137)]).out_of_memory is True
+
+
+def test_a_job_that_ends_well_without_its_step_had_another_pod_or_a_process_that_said_nothing() -> None:
+    ended = PodSeen("p", created=100.0, terminated="Completed", exit_code=0)
+    assert ended_in_silence([ended], began=90.0).again is True  # somebody else began it
+    assert ended_in_silence([PodSeen("o", created=80.0), ended], began=90.0).again is True
+    assert ended_in_silence([ended], began=100.9).again is True  # Kubernetes cuts times to whole seconds; a pod needs longer to begin
+    alone = ended_in_silence([ended], began=104.0)
+    assert alone == ended_in_silence([ended], began=None)  # refused: it has no beginning of its own
+    assert alone.again is None
+    assert "ended with exit status 0 (Completed) before the step could say why" in alone.sentence
+    assert ended_in_silence([], began=90.0) == how_ended([])
 
 
 @given(st.lists(pods, max_size=3))
