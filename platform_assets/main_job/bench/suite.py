@@ -20,7 +20,7 @@ AREAS = {  # modules of this room, by area
     "serving": ("serving", "serving_life", "batch_scoring"),
     "compression": ("compression",),
     "governance": ("governance",),
-    "orchestration": ("orchestration", "step_overhead", "monitoring_runs", "online_write"),
+    "orchestration": ("orchestration", "step_overhead", "monitoring_runs", "online_write", "train_register"),
     "soak": ("soak",),
     "faults": ("faults",),
 }
