@@ -1,14 +1,18 @@
-"""MLflow's server on a Unix socket: `python -m resources.mlflow_server SOCKET`, told in its environment what to serve (`environment_of`).
+"""MLflow's server on a Unix socket: `python -m resources.mlflow_server SOCKET PREFIX`, over what the settings name.
 
 It knows no caller, so nothing but the gateway may reach it; MLflow's own command listens on a port.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from platform_assets.logs import start_logging
+from resources.parts import database_of
+from resources.settings import read_settings
 from resources.sockets import listen
 
 if TYPE_CHECKING:
@@ -18,9 +22,7 @@ _IDLE_SECONDS = 120  # longer than the gateway keeps a connection: who closes fi
 
 
 def environment_of(settings: Settings, *, prefix: str) -> dict[str, str]:
-    """Return what MLflow's server reads: this home's database and artefacts, and under which path the gateway shows it."""
-    from resources.parts import database_of
-
+    """Return what MLflow's server reads: the database and artefacts of these settings, and under which path the gateway shows it."""
     folder = settings.home.mlflow.absolute()
     return {
         "_MLFLOW_SERVER_FILE_STORE": database_of(settings, "mlflow") or f"sqlite:///{folder / 'mlflow.db'}",
@@ -35,8 +37,11 @@ def environment_of(settings: Settings, *, prefix: str) -> dict[str, str]:
     }
 
 
-def serve(place: Path) -> None:
-    """Serve until SIGTERM."""
+def serve(place: Path, *, prefix: str) -> None:
+    """Serve until SIGTERM. `prefix` is where the gateway shows it, such as `/mlflow`."""
+    settings = read_settings()
+    start_logging("mlflow", settings.log_form)
+    os.environ.update(environment_of(settings, prefix=prefix))  # MLflow reads it while it is imported
     import uvicorn
     from mlflow.server.fastapi_app import app
 
@@ -45,4 +50,4 @@ def serve(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), prefix=sys.argv[2])

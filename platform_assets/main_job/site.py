@@ -15,7 +15,6 @@ from platform_assets.identity.principal import EVERY_TENANT
 from resources import processes
 from resources.certificates import LOCAL, client_context
 from resources.home import prepare_home
-from resources.mlflow_server import environment_of
 from resources.parts import instance_config
 from resources.senders import read_senders
 from resources.serving import server_command, server_is_up
@@ -61,8 +60,8 @@ def start_web(settings: Settings, tenants: Sequence[Settings] = (), *, mlflow: b
         place, prefix = str(one.home.web_socket), [f"/{one.tenant}"] if one.tenant else []
         _start(one, WEB, [sys.executable, "-m", "resources.dagster_instance.web", place, str(_WORKSPACE), *prefix], tied=False)
         if mlflow:
-            more = environment_of(one, prefix="".join(prefix) + MLFLOW_PATH)
-            _start(one, MLFLOW, [sys.executable, "-m", "resources.mlflow_server", str(one.home.mlflow_socket)], tied=False, **more)
+            place, shown = str(one.home.mlflow_socket), "".join(prefix) + MLFLOW_PATH
+            _start(one, MLFLOW, [sys.executable, "-m", "resources.mlflow_server", place, shown], tied=False)
     _start(settings, GATEWAY, command, tied=False)
     logs = f"{settings.home.logs / WEB}.log and {settings.home.logs / GATEWAY}.log"
     processes.wait_until(lambda: _answers(f"{address}/healthz"), seconds=_UP_SECONDS, what="The web UI", log=logs)
@@ -114,9 +113,9 @@ def beside(settings: Settings) -> Iterator[None]:
                 processes.stop(settings.home, name)
 
 
-def _start(settings: Settings, name: str, command: list[str], *, tied: bool, **more: str) -> None:
+def _start(settings: Settings, name: str, command: list[str], *, tied: bool) -> None:
     if processes.running(settings.home, name) is None:
-        environment = child_environment(settings, **({"FALAJ_TIED": "1"} if tied else {}), **more)
+        environment = child_environment(settings, **({"FALAJ_TIED": "1"} if tied else {}))
         processes.start(settings.home, name, command, environment=environment, tied=tied)
 
 

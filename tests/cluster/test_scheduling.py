@@ -30,7 +30,7 @@ def test_the_tenants_own_workloads_have_a_place_on_the_premises(tenant: str, adm
         found = [one for one in admin.items(pods(tenant)) if one["spec"].get("nodeName")]
         return {one["metadata"]["labels"].get("app.kubernetes.io/name", "?"): one["spec"]["nodeName"] for one in found}
 
-    with_the_home = {"code", "daemon", "web", "mlflow", "rollout", "inference"}
+    with_the_home = {"code", "daemon", "web", "rollout", "inference"}
     until(lambda: placed().keys() >= with_the_home, what="a node for each workload that has the home")
     assert set(placed().values()) <= set(nodes.up)
 

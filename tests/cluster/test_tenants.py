@@ -139,7 +139,7 @@ def test_only_what_starts_pods_is_given_a_token(tenant: str, admin: Api) -> None
         found = [one for one in admin.items(pods(tenant)) if "app.kubernetes.io/name" in (one["metadata"].get("labels") or {})]
         return {one["metadata"]["labels"]["app.kubernetes.io/name"]: one["spec"] for one in found}
 
-    names = {"code", "daemon", "web", "mlflow", "redis", "rollout", "inference"}
+    names = {"code", "daemon", "web", "redis", "rollout", "inference"}
     until(lambda: deployed().keys() >= names, what="a pod of each workload, within the quota")
     at = "/var/run/secrets/kubernetes.io/serviceaccount"
     holders = {

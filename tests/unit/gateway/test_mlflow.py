@@ -23,7 +23,6 @@ from platform_assets.gateway.sites import Site
 from platform_assets.identity.policy import Deployment
 from resources.issuers import OidcIssuer
 from resources.mlflow_registry import MlflowRegistry
-from resources.mlflow_server import environment_of
 from resources.settings import Home, Settings, child_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -51,8 +50,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home.keys.mkdir()
     home.run.mkdir(mode=0o700)
     (home.keys / "pseudonym.key").write_text("cormorant")
-    environment = child_environment(settings, **environment_of(settings, prefix="/hotels/mlflow"))
-    process = subprocess.Popen([sys.executable, "-m", "resources.mlflow_server", str(home.mlflow_socket)], env=environment)
+    command = [sys.executable, "-m", "resources.mlflow_server", str(home.mlflow_socket), "/hotels/mlflow"]
+    process = subprocess.Popen(command, env=child_environment(settings))
     try:
         yield Server(process, Site(Deployment("hotels"), home.mlflow_socket, "/hotels/mlflow", "mlflow"), home, run)
     finally:

@@ -41,7 +41,7 @@ PUBLISHED = {"InferenceService", "ScaledObject", "TrainJob", "TrainingRuntime"}
 FOREIGN = {  # variables that a library reads, and which
     "DAGSTER_HOME": "dagster", "DAGSTER_CURRENT_IMAGE": "dagster", "DAGSTER_POSTGRES_URL": "infra/dagster/cluster.yaml",
     "POD_NAMESPACE": "infra/dagster/cluster.yaml", "POD_NAME": "the pod itself", "SSL_CERT_FILE": "OpenSSL", "HOME": "every program",
-    "MLFLOW_DISABLE_TELEMETRY": "mlflow", "MLFLOW_BACKEND_STORE_URI": "mlflow", "PGPASSWORD": "libpq", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "torch",
+    "MLFLOW_DISABLE_TELEMETRY": "mlflow", "PGPASSWORD": "libpq", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "torch",
 }  # fmt: skip
 
 
@@ -297,19 +297,18 @@ def test_the_settings_accept_what_the_manifests_set(
         assert held["falaj-environment"]["FALAJ_TEAM"] == "/etc/falaj/team/team.toml"
 
 
-def test_dagster_and_mlflow_are_told_the_database_that_the_team_file_names(
+def test_dagster_is_told_the_database_that_the_team_file_names(
     tenants: dict[str, dict[str, dict[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = set()
     for held in tenants.values():
         settings, told = _as_a_process(held, tmp_path, monkeypatch), held["falaj-environment"]
-        for name, room in (("DAGSTER_POSTGRES_URL", "dagster"), ("MLFLOW_BACKEND_STORE_URI", "mlflow")):
-            wanted = database_of(settings, room)
-            assert wanted is not None
-            assert told[name] == wanted.replace(quote(str(tmp_path), safe=""), quote("/etc/falaj", safe=""))
-            assert "sslmode=verify-full" in told[name]
-            seen.add(told[name])
-    assert len(seen) == 2 * len(tenants) == 4  # a database a tenant
+        name, wanted = "DAGSTER_POSTGRES_URL", database_of(settings, "dagster")
+        assert wanted is not None
+        assert told[name] == wanted.replace(quote(str(tmp_path), safe=""), quote("/etc/falaj", safe=""))
+        assert "sslmode=verify-full" in told[name]
+        seen.add(told[name])
+    assert len(seen) == len(tenants) == 2  # a database a tenant
 
 
 def test_who_reads_the_team_file_has_it_and_what_it_names(rendered: dict[str, list[dict[str, Any]]], checkout: Path) -> None:
@@ -324,7 +323,14 @@ def test_who_reads_the_team_file_has_it_and_what_it_names(rendered: dict[str, li
                     readers.add(path)
                     found = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
                     assert {at: _made_of(found[at]) for at in mounted} == mounted, (work.where, path)
-    dagster = {"containers.code", "initContainers.servers", "containers.daemon", "containers.web", "containers.gateway"}
+    dagster = {
+        "containers.code",
+        "initContainers.servers",
+        "containers.daemon",
+        "containers.web",
+        "containers.mlflow",
+        "containers.gateway",
+    }
     assert readers == dagster | {"containers.rollout", "containers.inference", "containers.kserve-container"}
     launcher = yaml.safe_load((checkout / "infra" / "dagster" / "cluster.yaml").read_text())["run_launcher"]["config"]
     volumes = {one["name"]: one for one in launcher["volumes"]}
@@ -471,27 +477,16 @@ def test_one_location_has_one_name_everywhere(checkout: Path, containers: dict[s
 def test_the_gateway_is_reached_through_the_proxy_alone(containers: dict[str, dict[str, Any]], checkout: Path) -> None:
     from platform_assets.gateway.__main__ import _read_site
 
-    web, gateway = containers["web"], containers["gateway"]
-    assert (web["command"][2], gateway["command"][2]) == ("resources.dagster_instance.web", "platform_assets.gateway")
-    site = _read_site(gateway["args"][0])
-    assert (str(site.socket), site.prefix) == (web["args"][0], "")
+    web, mlflow, gateway = containers["web"], containers["mlflow"], containers["gateway"]
+    modules = [one["command"][2] for one in (web, mlflow, gateway)]
+    assert modules == ["resources.dagster_instance.web", "resources.mlflow_server", "platform_assets.gateway"]
+    sites = [_read_site(one) for one in gateway["args"]]
+    assert [(str(site.socket), site.prefix, site.kind) for site in sites] == [
+        (web["args"][0], "", "dagster"), (*mlflow["args"], "mlflow"),
+    ]  # fmt: skip
     config = (checkout / "infra" / "kubernetes" / "base" / "nginx.conf").read_text()
     assert f"http://127.0.0.1:{VARIABLES['FALAJ_WEB_PORT'].default};" in config
     assert f"listen {containers['proxy']['ports'][0]['containerPort']} ssl;" in config
-
-
-def test_mlflow_serves_the_database_that_runs_write(containers: dict[str, dict[str, Any]]) -> None:
-    name = "MLFLOW_BACKEND_STORE_URI"
-    told = {one["name"]: one["valueFrom"] for one in containers["mlflow"]["env"] if "valueFrom" in one}
-    assert told[name]["configMapKeyRef"] == {"name": "falaj-environment", "key": name}
-    found = importlib.util.find_spec("mlflow")
-    assert found is not None
-    assert found.origin is not None
-    folder = Path(found.origin).parent
-    options = (folder / "cli" / "__init__.py").read_text() + (folder / "utils" / "cli_args.py").read_text()
-    assert f'envvar="{name}"' in options
-    given = [one.removeprefix("--").partition("=")[0] for one in containers["mlflow"]["args"]]
-    assert [name for name in given if f'"--{name}"' not in options] == []
 
 
 def test_the_trainer_takes_its_arguments_under_torchrun(everything: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
