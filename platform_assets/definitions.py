@@ -15,6 +15,7 @@ from platform_assets.components.tree import load_tree
 from platform_assets.logs import start_logging
 from platform_assets.ports import Watcher
 from resources import certificates
+from resources.dagster_instance.engines import keep_engines
 from resources.dagster_instance.gate import admission_of
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
@@ -53,6 +54,7 @@ def bind_parts(settings: Settings, *, watcher: Watcher | None = None) -> Parts:
 def defs() -> dg.Definitions:
     """What Dagster loads."""
     silence_telemetry()
+    keep_engines()
     settings = read_settings()
     start_logging("steps", settings.log_form)
     certificates.check(settings)

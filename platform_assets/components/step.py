@@ -259,8 +259,9 @@ def build_check(
     )
 
 
-def picture(png: bytes) -> dg.MetadataValue:
-    """Show a PNG in the web UI, inline."""
+def picture(image: bytes | str) -> dg.MetadataValue:
+    """Show a PNG, or the text of an SVG, in the web UI, inline."""
     import base64
 
-    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{base64.b64encode(png).decode()})")
+    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("png", image)
+    return dg.MetadataValue.md(f"![picture](data:image/{kind};base64,{base64.b64encode(content).decode()})")

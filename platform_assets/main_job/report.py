@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from platform_assets.specs.model import ModelSpec
     from resources.parts import Parts
 
-_PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/png;base64,[^)]+)\)")
+_PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/(?:png|svg\+xml);base64,[^)]+)\)")
 _SHOWN = (
     ("trained", "training", "Learning curve, and calibration on the holdout"),
     ("selected", "frontier", "Compression frontier: accuracy, latency, size"),

@@ -7,8 +7,9 @@ Every record turns into plain JSON with `to_json` and back with `read_record`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -32,24 +33,46 @@ def read_record(cls: type[T], text: str | bytes) -> T:
 
 
 def _build(cls: Any, value: Any) -> Any:
-    origin = get_origin(cls)
+    return _reader(cls)(value)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+@cache
+def _reader(cls: Any) -> Callable[[Any], Any]:
+    """What builds a value of this type from JSON. Made once a type: a drift reference has 20,000 values, and a type is slow to ask."""
+    origin, inner = get_origin(cls), get_args(cls)
     if origin is tuple:
-        return tuple(_build(get_args(cls)[0], item) for item in value)
+        return _sequence_reader(_reader(inner[0]))
     if origin is dict:
-        return {key: _build(get_args(cls)[1], item) for key, item in value.items()}
+        read = _reader(inner[1])
+        return dict if read is _as_it_is else lambda value: {key: read(item) for key, item in value.items()}
     if origin is UnionType:
-        inner = next(arg for arg in get_args(cls) if arg is not type(None))
-        return None if value is None else _build(inner, value)
-    if not (isinstance(cls, type) and is_dataclass(cls)):
-        return value
+        read = _reader(next(arg for arg in inner if arg is not type(None)))
+        return _as_it_is if read is _as_it_is else lambda value: None if value is None else read(value)
+    return _record_reader(cls) if isinstance(cls, type) and is_dataclass(cls) else _as_it_is
+
+
+def _sequence_reader(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return tuple if read is _as_it_is else lambda value: tuple(map(read, value))
+
+
+def _record_reader(cls: type[Any]) -> Callable[[Any], Any]:
     hints = get_type_hints(cls)
-    unknown = set(value) - {f.name for f in fields(cls)}
-    if unknown:
-        raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}")
-    try:
-        return cls(**{name: _build(hints[name], item) for name, item in value.items()})
-    except TypeError as error:
-        raise ValueError(f"{cls.__name__}: {error}") from error
+    readers = {one.name: _reader(hints[one.name]) for one in fields(cls)}
+
+    def read(value: Any) -> Any:
+        unknown = set(value) - set(readers)
+        if unknown:
+            raise ValueError(f"{cls.__name__}: unknown fields {sorted(unknown)}")
+        try:
+            return cls(**{name: readers[name](item) for name, item in value.items()})
+        except TypeError as error:
+            raise ValueError(f"{cls.__name__}: {error}") from error
+
+    return read
 
 
 @dataclass(frozen=True)

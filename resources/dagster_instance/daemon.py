@@ -15,6 +15,7 @@ from dagster._daemon.cli import main
 
 from platform_assets.logs import JSON, start_logging
 from resources.dagster_instance.code import stamp_code
+from resources.dagster_instance.engines import keep_engines
 from resources.dagster_instance.warm_launcher import warm_up
 from resources.settings import read_settings
 
@@ -64,5 +65,6 @@ if __name__ == "__main__":
     if read_settings().log_form == JSON:
         controller.configure_loggers = _write_json
     controller.create_daemon_grpc_server_registry = _steady  # the daemon has no setting for it
+    keep_engines()
     warm_up()
     main()

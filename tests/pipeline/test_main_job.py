@@ -80,7 +80,7 @@ def test_the_table_names_the_live_version_and_the_report(finished: Finished) -> 
 
 def test_the_report_is_one_file_with_pictures_and_nothing_from_elsewhere(finished: Finished) -> None:
     page = Path(finished.result["report"]).read_text()
-    assert page.count("data:image/png;base64,") >= 5
+    assert page.count("data:image/png;base64,") + page.count("data:image/svg+xml;base64,") >= 5
     assert re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?\s*(?:https?:)?//""", page) == []
     assert "<script src" not in page
     assert finished.result["models"][0]["live_version"] in page

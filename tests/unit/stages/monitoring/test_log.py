@@ -23,7 +23,6 @@ from platform_assets.stages.monitoring.log import (
     unpack_inputs,
 )
 from platform_assets.stages.monitoring.performance import measure_window
-from platform_assets.stages.monitoring.pictures import draw_drift, draw_performance
 
 SCHEMA = FeatureSchema(
     (Feature("price", "numeric", "v", "id"), Feature("channel", "category", "v", "id"), Feature("arrival", "date", "v", "id")),
@@ -145,7 +144,3 @@ def test_a_drop_counts_only_once_most_labels_are_in():
     assert (performance(500, good=False).dropped, performance(300, good=False).dropped) == (True, False)
     assert performance(300, good=False).settled is False
     assert (performance(500, good=True).dropped, performance(0, good=True).value) == (False, None)
-
-
-def test_pictures_are_png_also_of_nothing():
-    assert draw_drift([])[:4] == draw_performance([performance(500, good=True)], decisions={0: "asked"})[:4] == b"\x89PNG"

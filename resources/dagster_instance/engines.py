@@ -1,0 +1,85 @@
+"""Dagster's SQLite storages with engines and connections that stay.
+
+They make an engine for every statement and a connection for each: all statements are compiled anew, the schema is read anew, and the last
+connection's end writes the log back into its file. That was half of what monitoring a model cost (decision 89).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool, QueuePool
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+_MOST = 16  # files: one a run, beside three that all share
+_STORAGES = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
+
+
+class _StayingPool(QueuePool):
+    """A pool that `Engine.dispose` leaves as it is: Dagster calls that after each statement."""
+
+    def dispose(self) -> None:
+        """Close nothing."""
+
+    def recreate(self) -> _StayingPool:
+        """Go on with this pool."""
+        return self
+
+    def close(self) -> None:
+        """Close what nobody uses now; what is in use is closed when it is given back."""
+        super().dispose()
+
+
+class Engines:
+    """The newest engines of this process, by file. A file that was removed or replaced is another one; a fork begins with none."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Engine] = OrderedDict()
+        self._inherited: list[OrderedDict[str, Engine]] = []
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def take(self, url: str, **options: Any) -> Engine:
+        """Return the engine of this file; in place of `sqlalchemy.create_engine`. One that is not made yet is not kept."""
+        path = make_url(url).database
+        try:
+            file = Path(path).stat() if path and options.get("poolclass") is NullPool else None
+        except FileNotFoundError:
+            file = None
+        if file is None:
+            return create_engine(url, **options)
+        name = f"{url} {file.st_dev} {file.st_ino} {options.get('connect_args')}"
+        with self._lock:
+            engine = self._kept.pop(name, None)
+            if engine is None:
+                engine = create_engine(url, **{**options, "poolclass": _StayingPool}, pool_size=2, max_overflow=-1)
+            self._kept[name] = engine
+            if len(self._kept) > _MOST:
+                _, oldest = self._kept.popitem(last=False)
+                oldest.pool.close()  # type: ignore[attr-defined]
+        return engine
+
+    def _forget(self) -> None:
+        """Leave the parent's connections alone: even to close one in a child is not SQLite's way, so they are held on to."""
+        self._inherited.append(self._kept)
+        self._kept, self._lock = OrderedDict(), threading.Lock()
+
+
+_ENGINES = Engines()
+
+
+def keep_engines() -> None:
+    """Have this process's storages take kept engines; once or more often is the same."""
+    for storage in _STORAGES:
+        storage.create_engine = _ENGINES.take  # type: ignore[attr-defined]
