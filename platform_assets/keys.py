@@ -26,8 +26,10 @@ OUTBOX_SENSOR = "audit_entry__tell"
 APPROVED_SENSOR = "release_approved__deploy"
 NOTICE_SENSOR = "notice_due__deliver"
 FIGURES_SENSOR = "figures_due__show"
+JUDGE_SENSOR = "model_due__judge"
 
 AUDIT_JOB = "all_models__audit"
+JUDGE_JOB = "all_models__monitor"
 ERASE_JOB = "all_datasets__erase"
 RETAIN_JOB = "all_datasets__retain"
 

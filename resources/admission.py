@@ -65,6 +65,12 @@ class Admission:
         self.ledger.promise(run_id, month=month, judge=decide)
         return verdicts[-1]
 
+    def foresee(self, keys: Sequence[Sequence[str]]) -> Verdict:
+        """Return what a run would be told if it asked now; nothing is promised to it."""
+        month, bills = Month.of(self.now()), self.bills(keys)
+        accounts = open_accounts(bills, spending=self.ledger.spending(month), budgets=self.budgets)
+        return judge(bills, accounts=accounts, month=month, residency=[f"{one.sentence}." for one in self._breaches(keys, {})])
+
     def _breaches(self, keys: Sequence[Sequence[str]], elsewhere: Mapping[tuple[str, ...], str]) -> list[Breach | Misplaced]:
         def where(asset: Sequence[str]) -> tuple[str, ComputeProfile]:
             name = elsewhere.get(tuple(asset))

@@ -63,7 +63,7 @@ def gather_account(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance,
 
 def _is_of(entry: Mapping[str, Any], model: str, dataset: str) -> bool:
     jobs = (keys.refresh_job(dataset), *(name(model) for name in (keys.train_job, keys.monitor_job, keys.sweep_job, keys.release_job)))
-    return entry["detail"].get("tags", {}).get("falaj/model") == model or entry["detail"].get("job") in jobs
+    return model in entry["detail"].get("tags", {}).get("falaj/model", "").split(",") or entry["detail"].get("job") in jobs
 
 
 def _way(model: str, parts: Parts) -> list[dict[str, str]]:

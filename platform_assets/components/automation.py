@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from platform_assets.components.approved import build_approved_sensor
 from platform_assets.components.events import build_event_sensors
 from platform_assets.components.home_figures import build_figures_sensor
 from platform_assets.components.jobs import (
+    JUDGED,
     MODEL_TAG,
     build_audit_job,
     build_audit_schedule,
@@ -28,9 +29,10 @@ from platform_assets.components.jobs import (
     build_train_job,
     build_train_schedule,
 )
+from platform_assets.components.judging import build_judging
 from platform_assets.components.retraining_evidence import decide_now, gather_evidence
 from platform_assets.components.retraining_history import close_retraining, open_retraining
-from platform_assets.components.step import latest_record
+from platform_assets.components.step import latest_records
 from platform_assets.specs.records import RetrainingVerdict, TablePin, TrainingSet
 from resources.dagster_instance.gate import ask_again, is_tried_again
 
@@ -61,6 +63,8 @@ def build_automation(parts: Parts) -> dg.Definitions:
     retain = build_retain_job(catalogue.datasets.values()) if refresh else None
     duties += [retain] if retain else []
     schedules += [build_retain_schedule(retain)] if retain else []
+    judge, due = build_judging(parts, monitor)
+    monitor += judge
     made = (
         _drift_sensor(parts, jobs),
         _rows_sensor(parts, jobs),
@@ -70,7 +74,7 @@ def build_automation(parts: Parts) -> dg.Definitions:
         build_figures_sensor(parts),
     )
     approved = build_approved_sensor(parts, jobs)
-    sensors = [*made, *([approved] if approved else [])] if jobs else []
+    sensors = [*made, *due, *([approved] if approved else [])] if jobs else []
     sensors += build_event_sensors(parts, [*refresh.values(), *jobs, *monitor, *duties]) if refresh else []
     return dg.Definitions(
         jobs=[*refresh.values(), *jobs, *monitor, *sweeps, *duties],
@@ -90,9 +94,9 @@ def _drift_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.
     def drift_found(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask for one retraining per verdict: the verdict's id is the run key, so neither a restart nor a second tick asks again."""
         answered = json.loads(context.cursor or "{}")
-        for model in parts.catalogue.models:
-            verdict = latest_record(context.instance, keys.model_key(model, "retraining_verdict"), RetrainingVerdict)
-            if verdict is not None and verdict.asked and answered.get(model) != verdict.verdict_id:
+        verdicts = {model: keys.model_key(model, "retraining_verdict") for model in parts.catalogue.models}
+        for model, verdict in latest_records(context.instance, verdicts, RetrainingVerdict).items():
+            if verdict.asked and answered.get(model) != verdict.verdict_id:
                 answered[model] = verdict.verdict_id
                 yield dg.RunRequest(
                     run_key=f"{model}:{verdict.verdict_id}", job_name=keys.train_job(model), tags={"falaj/trigger": verdict.trigger}
@@ -112,10 +116,12 @@ def _rows_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.S
     )
     def rows_arrived(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest]:
         """Ask the policy when a dataset has grown by the declared number of rows since the model's last training."""
-        for name, model in parts.catalogue.models.items():
-            rows = latest_record(context.instance, keys.dataset_key(model.dataset, "protected"), TablePin)
-            trained = latest_record(context.instance, keys.model_key(name, "training_set"), TrainingSet)
-            wanted = model.retraining.on_new_rows
+        counted = {name: model for name, model in parts.catalogue.models.items() if model.retraining.on_new_rows}
+        grown = {model.dataset: keys.dataset_key(model.dataset, "protected") for model in counted.values()}
+        there = latest_records(context.instance, grown, TablePin)
+        learnt = latest_records(context.instance, {name: keys.model_key(name, "training_set") for name in counted}, TrainingSet)
+        for name, model in counted.items():
+            rows, trained, wanted = there.get(model.dataset), learnt.get(name), model.retraining.on_new_rows
             if not (wanted and rows and trained and rows.rows - trained.dataset.rows >= wanted):
                 continue
             dataset = parts.catalogue.dataset_of(name)
@@ -177,6 +183,12 @@ def _notice_sensor(parts: Parts) -> dg.SensorDefinition:
     return notice_due
 
 
+def failed_models(run: dg.DagsterRun, steps: Sequence[str]) -> list[str]:
+    """Name the models of a run whose own steps failed; all of them where no step says so."""
+    model = run.tags.get(MODEL_TAG, "")
+    return [name for name in model.split(",") if {"__".join(keys.model_key(name, state)) for state in JUDGED} & set(steps)] or [model]
+
+
 def _failure_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         name=keys.FAILURE_SENSOR,
@@ -198,10 +210,12 @@ def _failure_sensor(parts: Parts, jobs: list[UnresolvedAssetJobDefinition]) -> d
         if model in parts.catalogue.models and "falaj/trigger" in run.tags:
             now = parts.clock.now(parts.catalogue.models[model].dataset)
             close_retraining(parts, model, outcome="failed", why=why, at=now)
-        parts.notifier.notify(
-            f"run failed: {run.job_name} {model}".strip(), why, severity="error",
-            key=f"{model}/failed/{run.run_id}",
-        )  # fmt: skip
+        # of a run that several models share, only those whose steps failed: the others are judged
+        for name in failed_models(run, [event.step_key or "" for event in context.get_step_failure_events()]):
+            parts.notifier.notify(
+                f"run failed: {run.job_name} {name}".strip(), why, severity="error",
+                key=f"{name}/failed/{run.run_id}",
+            )  # fmt: skip
         return None
 
     return run_failed

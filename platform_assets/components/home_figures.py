@@ -69,7 +69,8 @@ def _count_runs(instance: dg.DagsterInstance, *, now: float) -> Mapping[tuple[st
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(_STATES)), limit=_MOST_RUNS):
         run = record.dagster_run
         state = "held" if run.tags.get(HOLD_TAG) == HELD else _STATES[run.status]
-        key = run.tags.get(MODEL_TAG, ""), state
+        model = run.tags.get(MODEL_TAG, "")
+        key = "" if "," in model else model, state  # a run that models share is no single one's
         many, oldest = found.get(key, (0, 0.0))
         found[key] = many + 1, max(oldest, now - record.create_timestamp.timestamp())
     return found

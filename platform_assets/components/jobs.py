@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MONITORED = ("production_log", "drift_report", "retraining_verdict")
 _OUTCOME = "retraining_outcome"  # made by both jobs: a rollout ends a retraining, a verdict says what stands in the way of the next
+JUDGED = (*_MONITORED, _OUTCOME)
 
 
 def build_refresh_job(dataset: DatasetSpec) -> UnresolvedAssetJobDefinition:
@@ -47,8 +48,14 @@ def build_train_job(model: ModelSpec, dataset: DatasetSpec) -> UnresolvedAssetJo
 
 def build_monitor_job(model: ModelSpec) -> UnresolvedAssetJobDefinition:
     """Build the job from the production log to a retraining verdict."""
-    monitored = [keys.model_key(model.name, state) for state in (*_MONITORED, _OUTCOME)]
+    monitored = [keys.model_key(model.name, state) for state in JUDGED]
     return _build_job(keys.monitor_job(model.name), monitored, "From the production log to a retraining verdict and its outcome.", model)
+
+
+def build_judge_job(models: Iterable[str]) -> UnresolvedAssetJobDefinition:
+    """Build the job of which each run judges some of these models."""
+    made = [keys.model_key(name, state) for name in models for state in JUDGED]
+    return _build_job(keys.JUDGE_JOB, made, "From production logs to retraining verdicts, of the models whose turn has come.")
 
 
 def build_sweep_jobs(model: ModelSpec) -> list[UnresolvedAssetJobDefinition]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.json"
 _LAST_RUNS = 5
 _BEFORE_PRODUCTION = [f"model/{state}" for state in keys.MODEL_STATES[: keys.MODEL_STATES.index("production_log")]]
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]  # fmt: skip
@@ -105,7 +105,7 @@ def decide_now(model: ModelSpec, dataset: DatasetSpec, parts: Parts, evidence: E
 
 def say_under_way(model: ModelSpec, parts: Parts, instance: dg.DagsterInstance) -> str:
     """Name the training run or rollout of this model that has not ended; "" where there is none."""
-    running = instance.get_runs(dg.RunsFilter(job_name=keys.train_job(model.name), statuses=_UNFINISHED), limit=1)
+    running = instance.get_runs(dg.RunsFilter(job_name=keys.train_job(model.name), statuses=UNFINISHED), limit=1)
     if running:
         return f"the training run {running[0].run_id[:8]}"
     try:

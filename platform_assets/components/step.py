@@ -62,6 +62,20 @@ def latest_record(instance: dg.DagsterInstance, key: Sequence[str], cls: type[T]
     return None if value is None else from_mapping(cls, cast("dict[str, Any]", value.value))
 
 
+def latest_records(instance: dg.DagsterInstance, assets: Mapping[str, Sequence[str]], cls: type[T]) -> dict[str, T]:
+    """Return the newest record of each of these assets that was made, by the names given to them: one query, however many they are."""
+    records = instance.get_asset_records([key_of(key) for key in assets.values()]) if assets else []
+    newest = {one.asset_entry.asset_key: one.asset_entry.last_materialization_record for one in records}
+    found: dict[str, T] = {}
+    for name, key in assets.items():
+        record = newest.get(key_of(key))
+        made = record.asset_materialization if record else None
+        value = made.metadata.get(RECORD) if made else None
+        if value is not None:
+            found[name] = from_mapping(cls, cast("dict[str, Any]", value.value))
+    return found
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage's work gave: the record downstream reads, its version, and what a person sees."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from platform_assets.specs.base import ColumnName, Cron, Jurisdiction, Name, Span, Spec
+from platform_assets.specs.base import ColumnName, Cron, Jurisdiction, Name, Span, Spec, format_span
 from platform_assets.specs.compute import BudgetSpec, ProfileName, SlaSpec
 
 Kind = Literal["binary", "multiclass"]
@@ -204,10 +205,23 @@ class ServiceWatchSpec(Spec):
     cpu_ratio: float = Field(2.0, gt=1, description="CPU a run of the model, and a row, over that of the release at a like pace.")
 
 
+def _check_rhythm(every: timedelta) -> timedelta:
+    if every < _LEAST_RHYTHM:
+        raise ValueError(f"{format_span(every)} is shorter than the daemon looks; write {format_span(_LEAST_RHYTHM)} or more")
+    return every
+
+
+_LEAST_RHYTHM = timedelta(seconds=10)
+Rhythm = Annotated[Span, AfterValidator(_check_rhythm)]
+
+
 class MonitoringSpec(Spec):
     """Windows of the production log against the training reference."""
 
     window_rows: PositiveInt = Field(2000, description="Predictions a window.")
+    every: Rhythm | None = Field(
+        None, description="How often the daemon judges the log, by the wall clock, such as 1m; null: when labels land, or somebody asks."
+    )
     significance: float = Field(0.01, gt=0, lt=1, description="Family-wise, after Bonferroni's correction over all tests of a window.")
     min_effect: float = Field(
         0.02, gt=0, lt=1, description="Smallest effect (KS distance, total variation, correlation, share of rows) that counts."

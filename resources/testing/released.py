@@ -35,6 +35,11 @@ def write_released_home(root: Path, *, schema: FeatureSchema, graph: bytes) -> S
 def declare_released(root: Path, *, schema: FeatureSchema) -> Settings:
     """Write the declarations alone."""
     _declare(root / "defs", schema)
+    return settings_of(root)
+
+
+def settings_of(root: Path) -> Settings:
+    """Return the settings of a home that was written here."""
     return Settings(home=Home(root / "home"), environment="laptop", defs_root=root / "defs", webhook_url=None, serve_port=0, web_port=0)
 
 

@@ -115,7 +115,7 @@ def _follow(settings: Settings, *, daemon: str, events: int, bare: bool) -> list
         lines = [line for line in file.read_text().splitlines() if line.strip() not in (*_OURS, "run_launcher:")]
         file.write_text("\n".join(lines))
     inbox, found = build_parts(settings, load_catalogue(settings.defs_root)).inbox, []
-    with _daemon(settings, daemon), dg.DagsterInstance.from_config(str(settings.home.instance)) as instance:
+    with run_daemon(settings, daemon), dg.DagsterInstance.from_config(str(settings.home.instance)) as instance:
         for number in range(events + 1):
             name, data = f"bench-{number}", {"dataset": f"{_DATASET}_000"}
             inbox.publish(Event(id=name, source="/bench", type="falaj.data.landed", time=datetime.now(UTC), data=data))
@@ -136,13 +136,14 @@ def _ended(instance: Any, *, runs: int) -> Any:
 
 
 @contextmanager
-def _daemon(settings: Settings, module: str) -> Iterator[None]:
+def run_daemon(settings: Settings, module: str = "resources.dagster_instance.daemon") -> Iterator[int]:
+    """Run the daemon of a home; inside it runs, by this pid."""
     settings.home.logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", module, "run", "-w", str(CHECKOUT / "workspace.yaml")]
     with (settings.home.logs / "daemon.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=CHECKOUT, env=child_environment(settings), stdout=log, stderr=log)
     try:
-        yield
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
