@@ -22,6 +22,7 @@ _MAX_PORT = 65535
 _MAX_WORKERS = 256
 STEPS = ("process", "pods")
 LAPTOP, TEAM = "laptop", "team"
+TENANTS_TEAM = "team.toml"  # in a tenant's home, whatever FALAJ_TEAM says
 _ENVIRONMENTS = (LAPTOP, TEAM)
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -262,12 +263,12 @@ def read_settings() -> Settings:
         traces=_read_traces(),
     )
     if settings.environment == LAPTOP:
-        return _with_places(settings)
-    file = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
-    return _with_places(with_team(settings, file))
+        return with_places(settings)
+    named = Path(_chosen("FALAJ_TEAM") or CHECKOUT / VARIABLES["FALAJ_TEAM"].default).expanduser().absolute()
+    return with_places(with_team(settings, home.root / TENANTS_TEAM if settings.tenant is not None else named))
 
 
-def _with_places(settings: Settings) -> Settings:
+def with_places(settings: Settings) -> Settings:
     """Say of every part where it stands; raises StateError where a server's law is not declared."""
     from resources.places import NAMED, read_places
 

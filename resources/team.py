@@ -29,7 +29,15 @@ def read_team(path: Path) -> TeamSpec:
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingsError([Fault(str(path), "", f"cannot be read ({error.strerror}); FALAJ_TEAM names the settings file")]) from None
+        raise SettingsError(
+            [
+                Fault(
+                    str(path),
+                    "",
+                    f"cannot be read ({error.strerror}); FALAJ_TEAM names the settings file, in a tenant's home it is team.toml",
+                )
+            ]
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([Fault(str(path), "", f"is no TOML file: {error}")]) from None
     try:

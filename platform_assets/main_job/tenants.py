@@ -4,31 +4,75 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from platform_assets.components.tree import load_tree
-from platform_assets.errors import StateError
+from platform_assets.errors import Fault, SettingsError, StateError
 from platform_assets.identity.doors import TAKEN
 from platform_assets.main_job import site
 from resources.home import write_atomically
-from resources.settings import LAPTOP, Home, Settings
+from resources.settings import LAPTOP, TENANTS_TEAM, Home, Settings, with_places, with_team
+from resources.team import read_team
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from platform_assets.specs.team import TeamSpec
 
 
 def settings_of(settings: Settings, tenant: str) -> Settings:
-    """Return a tenant's settings: a home of its own below this one, any free port, and the GPUs of this machine shared with the others."""
+    """Return a tenant's settings: a home of its own below this one, any free port, and the GPUs of this machine shared with the others.
+
+    In a team its servers are those of its home's `team.toml`; SettingsError lists all that is wrong with it.
+    """
     leases = settings.leases or f"sqlite:///{settings.home.leases}"
-    return replace(settings, home=Home(settings.home.tenants / tenant), tenant=tenant, serve_port=0, leases=leases)
+    own = replace(settings, home=Home(settings.home.tenants / tenant), tenant=tenant, serve_port=0, leases=leases)
+    if settings.environment == LAPTOP:
+        return own
+    ledger, events = (
+        value if name in settings.elsewhere else None
+        for name, value in (("FALAJ_LEDGER", settings.ledger), ("FALAJ_EVENTS", settings.events))
+    )
+    return with_places(with_team(replace(own, ledger=ledger, events=events), own.home.root / TENANTS_TEAM))
+
+
+def _hold_apart(settings: Settings, names: Sequence[str]) -> None:
+    """See that each tenant has servers of its own (decision 86); SettingsError names every file that is missing, wrong or another's."""
+    faults: list[Fault] = []
+    taken = [(place, settings.team_file) for place in _places(settings.team)] if settings.team is not None else []
+    for name in names:
+        file = settings.home.tenants / name / TENANTS_TEAM
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # so that it can be put there
+        try:
+            own = list(_places(read_team(file)))
+        except SettingsError as error:
+            faults += error.faults
+            continue
+        for table, place in own:
+            faults += [
+                Fault(
+                    str(file), table, f"{place} is in {other} as well; each tenant has a database, a Redis database and a prefix of its own"
+                )
+                for (kind, known), other in taken
+                if kind == table and (place.startswith(known) or known.startswith(place))
+            ]
+        taken += [(place, file) for place in own]
+    if faults:
+        raise SettingsError(faults, what="the tenants' settings")
+
+
+def _places(team: TeamSpec) -> Iterator[tuple[str, str]]:
+    """Each table and where it keeps things; one place is within another if it begins so."""
+    for table, url, port in (("postgresql", team.postgresql.url, 5432), ("redis", team.redis.url, 6379)):
+        found = urlsplit(url)
+        host = "127.0.0.1" if found.hostname == "localhost" else found.hostname
+        yield table, f"{host}:{found.port or port}/{found.path.strip('/') or '0'}/"
+    if team.store is not None:
+        yield "store", f"{team.store.endpoint}/{team.store.url.removeprefix('s3://').strip('/')}/"
 
 
 def prepare_tenants(settings: Settings) -> list[Settings]:
-    """Make a home for each tenant that a model names, bound to it; StateError where that cannot be."""
-    if settings.environment != LAPTOP:
-        raise StateError(
-            f"--tenants keeps tenants apart by homes of this machine, and FALAJ_ENV={settings.environment} puts all of them into one "
-            "database; start each tenant with a FALAJ_HOME and a FALAJ_TEAM of its own"
-        )
+    """Make a home for each tenant that a model names, bound to it; StateError or SettingsError where that cannot be."""
     if settings.tenant is not None:
         raise StateError(f"{settings.home.root} is the home of tenant {settings.tenant}; --tenants is for the home above it")
     names = sorted({model.tenant for model in load_tree(settings.defs_root, settings).models.values()})
@@ -39,6 +83,8 @@ def prepare_tenants(settings: Settings) -> list[Settings]:
     if not names:
         raise StateError(f"no model is declared below {settings.defs_root}, so there is no tenant to start; `dg scaffold defs` begins one")
     site.prepare(settings)
+    if settings.environment != LAPTOP:
+        _hold_apart(settings, names)
     found = [settings_of(settings, name) for name in names]
     for one in found:
         one.home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
