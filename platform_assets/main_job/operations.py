@@ -51,7 +51,11 @@ def read_status(settings: Settings) -> dict[str, Any]:
     with dg.DagsterInstance.get() as instance:
         models = [_status_of(model, parts, instance) for model in parts.catalogue.models.values()]
         held = [{"run_id": run.run_id, "job": run.job_name} for run in gate.held_runs(instance)]
-    running = [name for name in (site.WEB, site.GATEWAY, site.MLFLOW, site.DAEMON, site.SERVER) if processes.running(settings.home, name)]
+    running = [
+        name
+        for name in (site.WEB, site.GATEWAY, site.MLFLOW, site.DAEMON, site.SERVER, site.CERTIFICATES)
+        if processes.running(settings.home, name)
+    ]
     return {"models": models, "running": running, "home": str(settings.home.root), "spend": spending_now(parts), "held": held}
 
 

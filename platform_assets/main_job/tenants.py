@@ -10,6 +10,7 @@ from platform_assets.components.tree import load_tree
 from platform_assets.errors import Fault, SettingsError, StateError
 from platform_assets.identity.doors import TAKEN
 from platform_assets.main_job import site
+from resources.certificates import LOCAL, OFF
 from resources.home import write_atomically
 from resources.settings import LAPTOP, TENANTS_TEAM, Home, Settings, with_places, with_team
 from resources.team import read_team
@@ -75,6 +76,11 @@ def prepare_tenants(settings: Settings) -> list[Settings]:
     """Make a home for each tenant that a model names, bound to it; StateError or SettingsError where that cannot be."""
     if settings.tenant is not None:
         raise StateError(f"{settings.home.root} is the home of tenant {settings.tenant}; --tenants is for the home above it")
+    if settings.mtls not in (OFF, LOCAL):
+        raise StateError(
+            f"FALAJ_MTLS is {settings.mtls}, and all tenants would show that one certificate; right would be {LOCAL}, with --tenants an "
+            "authority for each of them"
+        )
     names = sorted({model.tenant for model in load_tree(settings.defs_root, settings).models.values()})
     if taken := sorted(TAKEN.intersection(names)):
         raise StateError(

@@ -135,9 +135,16 @@ def test_started_again_it_is_the_same_and_before_other_servers_it_is_refused(run
         tenants.start_tenants(running.settings, found[:1], whole=False)
 
 
-def test_in_a_tenants_own_home_none_is_started(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match="is the home of tenant hotels; --tenants is for the home above it"):
-        tenants.prepare_tenants(replace(TinyHome(tmp_path / "home").settings, tenant="hotels"))
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"mtls": "/etc/falaj/service"}, "all tenants would show that one certificate; right would be local"),
+        ({"tenant": "hotels"}, "is the home of tenant hotels; --tenants is for the home above it"),
+    ],
+)
+def test_where_tenants_cannot_be_kept_apart_none_is_started(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+    with pytest.raises(StateError, match=said):
+        tenants.prepare_tenants(replace(TinyHome(tmp_path / "home").settings, **changed))
 
 
 def test_a_tenant_that_would_take_an_address_of_the_gateway_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from platform_assets.errors import ServingError, StateError
 from platform_assets.identity.services import INFERENCE, PLATFORM, SERVICES, read_service, uri_of
+from resources import serving
 from resources.authority import LIFE, issue, make_authority, read_authorities, write_authorities
 from resources.certificates import AUTHORITY_FILE, client_context, ensure, files_of, rotate
 from resources.settings import Home, Settings, read_settings
@@ -217,6 +218,12 @@ def test_a_folder_that_others_write_is_used_as_it_is(keys, tmp_path):
     with pytest.raises(ServingError, match="holds no certificate, its key and authorities in PEM form"):
         client_context(settings)
     assert client_context(replace(settings, mtls="off")) is None
+
+
+def test_a_server_that_was_started_without_certificates_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "find_server", lambda _home: serving.RunningServer(1, "http://127.0.0.1:1"))
+    with pytest.raises(ServingError, match=r"FALAJ_MTLS is local, and http://127\.0\.0\.1:1 was started without; `falaj down` stops it"):
+        serving.connect(settings_of(tmp_path, "local"))
 
 
 @pytest.mark.parametrize(

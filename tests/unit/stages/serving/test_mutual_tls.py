@@ -22,6 +22,8 @@ from throw_away_ca import Authority as Stranger
 
 from platform_assets.errors import ServingError
 from platform_assets.identity.services import INFERENCE, MONITORING, PLATFORM
+from platform_assets.stages.serving.__main__ import main
+from platform_assets.stages.serving.tls import TlsFiles, tls_context
 from resources.audit import SqliteAuditLog
 from resources.audit_signature import HeadSigner
 from resources.authority import issue, read_authorities
@@ -201,15 +203,43 @@ def test_renewed_certificates_are_taken_up_without_a_lost_request(known):
     assert min(asked) > 10
 
 
-def test_what_is_written_in_half_leaves_the_certificate_of_before(known):
+def test_what_is_written_in_half_leaves_the_certificate_of_before_and_one_that_ends_is_told(known):
     file, port = known.folder / f"{INFERENCE}.pem", int(known.url.rpartition(":")[2])
     whole, before = file.read_bytes(), known.serial(port)
     file.write_bytes(whole[: len(whole) // 2])
     time.sleep(1.5)  # the server looks once a second
     assert known.serial(port) == before
-    file.write_bytes(whole)
     os.set_blocking(known.process.stderr.fileno(), False)
     assert b"they are no certificate and its key in PEM form" in known.process.stderr.read()
+    known.issue(INFERENCE, now=datetime.now(UTC) - timedelta(hours=24) + timedelta(seconds=3)).replace(
+        file
+    )  # and one that ends while it serves
+    said, until = b"", time.monotonic() + 20
+    while b"and callers refuse it; renew it" not in said:
+        assert time.monotonic() < until, said
+        time.sleep(0.1)
+        said += known.process.stderr.read() or b""
+    file.write_bytes(whole)
+    until = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(ssl.SSLCertVerificationError):
+            assert known.serial(port) == before
+            break
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_what_was_asked_for_wrongly_is_one_sentence(known, tmp_path, capsys):
+    pair = known.folder / f"{INFERENCE}.pem"
+    (tmp_path / "ca").write_text("nothing")
+    with pytest.raises(ServingError, match=r"--service-ca .*ca: it holds no certificates of authorities in PEM form"):
+        tls_context(TlsFiles(pair, pair, tmp_path / "ca"))
+    ended = known.issue(INFERENCE, now=datetime.now(UTC) - timedelta(days=2))
+    with pytest.raises(ServingError, match=r"--tls-cert .*issued\.pem: it ended at .* UTC; whoever writes it has to renew it"):
+        tls_context(TlsFiles(ended, ended))
+    with pytest.raises(SystemExit):
+        main(["--serving", str(tmp_path), "--service-ca", str(tmp_path / "ca")])
+    assert "--service-ca needs --tls-cert and --tls-key: certificates are shown over TLS" in capsys.readouterr().err
 
 
 def test_a_rotation_refuses_what_was_signed_before_and_who_is_connected_comes_back_with_the_new(known):
