@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform_assets.errors import StateError
@@ -19,7 +20,6 @@ from platform_assets.networks.private.journal import JOURNAL_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from resources.s3 import S3
 
@@ -88,6 +88,7 @@ class S3TrainingMirror:
     def drop(self, name: str) -> None:
         """Remove what is kept of a training; headers of checkpoints first."""
         self._remove(name, self._store.sizes(f"{_PLACE}/{name}"))
+        self._said = {path: said for path, said in self._said.items() if Path(path).parents[2].name != name}
 
     def sweep(self, *, older_than_seconds: float) -> list[str]:
         """Remove trainings that came to nothing and of which nothing was written for so long; return their names."""
