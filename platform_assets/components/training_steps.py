@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from platform_assets.components.left_out import LEFT_OUT_FILE, LeftOut, find_lef
 from platform_assets.components.onlookers import onlookers, show_progress
 from platform_assets.components.step import Outcome, Step, build_check, fingerprint, picture
 from platform_assets.components.training_lease import devices_of, kept_alive, leased
-from platform_assets.errors import TrainingError
+from platform_assets.errors import ReleaseError, TrainingError
 from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
@@ -27,8 +28,10 @@ from platform_assets.specs.records import TablePin, Training, TrainingSet, from_
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement
+    from resources.parts import Parts
 
 CODE_VERSION = "1"
+_KILLED = re.compile(r"failed with code -\d+")  # by a signal: what it had made is whole, and another one goes on with it
 
 
 @contextmanager
@@ -118,16 +121,21 @@ def run_program(
 
 
 def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
-    """Search compressed candidates within the declared time, and measure each on the same rows and this CPU."""
+    """Search compressed candidates within the declared time, and measure each on the same rows and this CPU.
+
+    What was found is remembered once it is judged, and only where something was: a search that failed or found nothing is searched anew.
+    """
     del dataset
     parts = step.parts
     key = keys.model_key(model.name, "candidates")
     training = step.read(keys.model_key(model.name, "trained"), Training)
     mark = fingerprint("candidates", CODE_VERSION, model.compression, model.target, training.digest)
-    known = parts.artefacts.recall(mark)
-    if known is None:
-        work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
-        work.mkdir(parents=True, exist_ok=True)
+    known = _known_search(parts, mark)
+    if known is not None:
+        return _candidates_outcome(key, model, known, reused=True)
+    work = parts.settings.home.root / "search" / mark[:16]  # kept until stored: a killed search goes on where it was
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "out" / "result.json").is_file():  # else it is whole: what failed was storing it
         spec = {
             **model.compression.model_dump(mode="json", exclude={"compute", "budget"}), "kind": model.target.kind,
             "budget_seconds": model.compression.budget.total_seconds(), "aed_per_core_hour": _price_of_a_core(step, model),
@@ -138,15 +146,34 @@ def search_candidates(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Out
             "--out": work / "out",
         }
         placement = step.place(threads=model.training.threads)
-        run_program(step, "platform_assets.stages.compression", spec, work, paths, model=model, placement=placement)
-        result = _store_candidates(step, work / "out")
+        try:
+            run_program(step, "platform_assets.stages.compression", spec, work, paths, model=model, placement=placement)
+        except TrainingError as error:
+            if not _KILLED.search(str(error)):  # with its time spent and what failed in it, the next one would come to the same
+                shutil.rmtree(work)
+            raise
+    result = _store_candidates(step, work / "out")
+    shutil.rmtree(work)
+    outcome = _candidates_outcome(key, model, result, reused=False)
+    if len(result.candidates) > 1:
         parts.artefacts.remember(mark, training.digest, json.loads(to_json(result)))
-        shutil.rmtree(work)
-    else:
-        result = from_mapping(SearchResult, known[1])
-    return Outcome(
-        result, fingerprint(result), _candidate_metadata(model, result, reused=known is not None), _candidate_checks(key, model, result)
-    )
+    return outcome
+
+
+def _known_search(parts: Parts, mark: str) -> SearchResult | None:
+    """Return what this very search found before, where all of it is still whole."""
+    known = parts.artefacts.recall(mark)
+    result = from_mapping(SearchResult, known[1]) if known else None
+    try:
+        for one in result.candidates if result else ():
+            parts.artefacts.path(one.digest)
+    except ReleaseError:
+        return None
+    return result
+
+
+def _candidates_outcome(key: Sequence[str], model: ModelSpec, result: SearchResult, *, reused: bool) -> Outcome:
+    return Outcome(result, fingerprint(result), _candidate_metadata(model, result, reused=reused), _candidate_checks(key, model, result))
 
 
 def _price_of_a_core(step: Step, model: ModelSpec) -> float:
