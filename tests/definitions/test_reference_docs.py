@@ -38,7 +38,7 @@ def test_the_views_show_what_stands_in_the_tree() -> None:
         "daemon -->|5432| PostgreSQL",
         "web -->|4000| code",
         "runs_and_steps -->|6443| Kubernetes_API",
-        "mlflow -->|5432| PostgreSQL",
+        "web -->|5432| PostgreSQL",
     ):
         assert link in technology
     assert "inference -->|5432| PostgreSQL" not in technology
