@@ -1,0 +1,69 @@
+"""The init container of the code location, as its manifest calls it: it asks a team's servers, and the pod does not start where one is away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from postgres_process import own_database
+
+from platform_assets.specs.team import StoreSpec
+
+
+@pytest.fixture
+def environment(checkout: Path, postgres: str, redis_server: str, s3_server: StoreSpec, tmp_path: Path) -> dict[str, str]:
+    """The tenant's settings as the manifests hand them over, but for where its servers stand and what its folders are."""
+    database = urlsplit(own_database(postgres))
+    told = {
+        "postgresql": {"url": f"postgresql://{database.username}@{database.hostname}:{database.port}{database.path}"},
+        "redis": {"url": redis_server},
+        "store": {"url": s3_server.url, "endpoint": s3_server.endpoint, "credentials": str(s3_server.credentials)},
+    }
+    team = "\n".join(
+        f"[{table}]\njurisdiction = 'AE'\n" + "\n".join(f"{key} = '{value}'" for key, value in keys.items()) for table, keys in told.items()
+    )
+    (tmp_path / "team.toml").write_text(team)
+    named = yaml.safe_load((checkout / "infra" / "kubernetes" / "base" / "environment.yaml").read_text())["data"]
+    here = {"FALAJ_TEAM": str(tmp_path / "team.toml"), "FALAJ_HOME": str(tmp_path / "home"), "PGPASSWORD": database.password or "unset"}
+    return {**named, **here, "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+
+def start(checkout: Path, environment: dict[str, str]) -> tuple[int, str, int]:
+    """Run the container's command: its exit status, what it wrote, and the most memory that it held, in bytes."""
+    code = next(yaml.safe_load_all((checkout / "infra" / "kubernetes" / "base" / "dagster.yaml").read_text()))["spec"]["template"]["spec"]
+    (container,) = code["initContainers"]
+    python, *arguments = container["command"]
+    assert (python, container["resources"]["limits"]["memory"]) == ("python", "256Mi")
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, said, used.ru_maxrss * 1024
+
+
+def test_it_finds_the_teams_servers_within_its_memory(checkout: Path, environment: dict[str, str]) -> None:
+    code, said, held = start(checkout, environment)
+    assert (code, said) == (0, f"The servers of {environment['FALAJ_TEAM']} answer, and hold what is needed.\n")
+    assert held < 256 << 20
+
+
+def test_servers_that_are_away_are_named_all_together_and_the_pod_does_not_start(checkout: Path, environment: dict[str, str]) -> None:
+    file = Path(environment["FALAJ_TEAM"])
+    redis = next(line for line in file.read_text().splitlines() if "redis://" in line)
+    endpoint = next(line for line in file.read_text().splitlines() if "endpoint" in line)
+    file.write_text(file.read_text().replace(redis, "url = 'redis://127.0.0.1:1/0'").replace(endpoint, "endpoint = 'http://127.0.0.1:2'"))
+    code, said, _ = start(checkout, environment)
+    assert code == 1
+    assert "Redis at 127.0.0.1:1 was asked what it is and said: " in said
+    assert "http://127.0.0.1:2 was asked to take an object and said: " in said
+    assert "PostgreSQL" not in said
+    assert "Traceback" not in said
