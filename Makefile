@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/schemas),)
 export FALAJ_SCHEMAS ?= ../shared/schemas
 endif
 
-.PHONY: help setup run test test-cluster lint scan snapshot verify gate images publish apply bundle approve rollback ui up-team down bench clean
+.PHONY: help setup run test test-cluster lint scan snapshot verify gate images images-check publish apply bundle approve rollback ui up-team down bench clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -60,6 +60,9 @@ images: setup ## build the three images on BASE=NAME:TAG as REGISTRY/falaj/...:V
 		infra/docker/build.sh $$kind '$(or $(BASE),$(error BASE=NAME:TAG is missing))' \
 			'$(or $(REGISTRY),$(error REGISTRY=HOST is missing))/falaj/'$$kind':$(or $(VERSION),$(error VERSION=TAG is missing))' || exit 1; \
 	done
+
+images-check: setup ## build the trainer image on the base in /var/cache/falaj/base, and train in it as its pods do (minutes)
+	@$(PYTHON) -m pytest tests/images
 
 publish: ## push those images and sign each by its digest with the cosign key KEY
 	@infra/docker/publish.sh '$(or $(REGISTRY),$(error REGISTRY=HOST is missing))' '$(or $(VERSION),$(error VERSION=TAG is missing))' \

@@ -28,10 +28,10 @@ def site_files() -> Iterator[tuple[str, Path]]:
             yield from _package_files(package.name)
 
 
-def our_modules(entry: str) -> list[tuple[str, Path]]:
-    """Return every module of ours that one imports, directly or not, wherever in it the import stands."""
+def our_modules(entry: str, *more: str) -> list[tuple[str, Path]]:
+    """Return every module of ours that one imports, or one of `more`, directly or not, wherever in it the import stands."""
     found: dict[str, Path] = {}
-    queue = [entry, f"{entry.rpartition('.')[0]}.__main__"]
+    queue = [entry, f"{entry.rpartition('.')[0]}.__main__", *more]
     while queue:
         name = queue.pop()
         if name in found or (file := _file_of(name)) is None:

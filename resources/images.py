@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 
 KINDS = ("inference", "platform", "trainer")
 _TRAINER = "platform_assets.stages.training.work"
-_BY_NAME = ("platform_assets/networks/architectures",)  # imported by the name that a declaration gives
+_BEFORE_3_11_3 = "async-timeout==5.0.1"  # redis wants it where the base's Python is Debian 12's, 3.11.2: pip here asks about its own
+_BY_NAME = "platform_assets.networks.architectures"  # imported by the name that a declaration gives
 
 
 def requirements(kind: str) -> list[str]:
     """Return what pip is asked for, beyond what constraints.txt pins."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], "setuptools>=77"] if kind == "platform" else list(project["optional-dependencies"]["train"])
+    return (
+        [*project["dependencies"], "setuptools>=77", _BEFORE_3_11_3]
+        if kind == "platform"
+        else list(project["optional-dependencies"]["train"])
+    )
 
 
 def write_context(kind: str, folder: Path) -> None:
@@ -61,10 +66,9 @@ def _write_tree(folder: Path) -> None:
         raise ReleaseError(f"{CHECKOUT} is no git checkout that can be archived; build images from a clone")
 
 
-def _trainer_files() -> Iterator[tuple[str, Path]]:
-    yield from our_modules(_TRAINER)
-    for place in _BY_NAME:
-        yield from ((file.relative_to(CHECKOUT).as_posix(), file) for file in sorted((CHECKOUT / place).glob("*.py")))
+def _trainer_files() -> list[tuple[str, Path]]:
+    named = (f"{_BY_NAME}.{file.stem}" for file in CHECKOUT.joinpath(*_BY_NAME.split(".")).glob("*.py") if file.stem != "__init__")
+    return our_modules(_TRAINER, *named)
 
 
 def _wheels(folder: Path) -> Iterator[Package]:

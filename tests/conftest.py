@@ -29,7 +29,7 @@ if (
 settings.register_profile("falaj", deadline=None)  # a test proves behaviour; how long it takes says what else the machine does
 settings.load_profile("falaj")
 CHECKOUT = Path(__file__).resolve().parent.parent
-collect_ignore = ["cluster"]  # `make test-cluster` names it
+collect_ignore = ["cluster", "images"]  # `make test-cluster` and `make images-check` name them
 
 
 FINISHED = {

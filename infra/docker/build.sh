@@ -24,4 +24,4 @@ if [ "$1" != inference ]; then
     wheels --find-links "$context/wheels" --requirement "$context/requirements"
 fi
 .venv/bin/python -m resources.images context "$1" "$context"
-podman build --quiet --network=none --build-arg "BASE=$2" --build-arg "COMMIT=$commit" --tag "$3" --file "infra/docker/Containerfile.$1" "$context"
+podman build --quiet --layers=false --network=none --build-arg "BASE=$2" --build-arg "COMMIT=$commit" --tag "$3" --file "infra/docker/Containerfile.$1" "$context"

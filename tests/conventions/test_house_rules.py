@@ -92,7 +92,7 @@ def test_the_top_level_is_the_prescribed_one() -> None:
 
 
 def test_every_tier_of_tests_lives_in_its_folder() -> None:
-    tiers = {"unit", "contracts", "definitions", "pipeline", "conventions", "cluster"}
+    tiers = {"unit", "contracts", "definitions", "pipeline", "conventions", "cluster", "images"}
     strays = [str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("test_*.py") if p.relative_to(ROOT / "tests").parts[0] not in tiers]
     assert strays == []
 

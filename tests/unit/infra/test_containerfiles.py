@@ -73,7 +73,15 @@ def test_the_trainers_image_holds_every_architecture_and_no_dagster(tmp_path: Pa
     write_context("trainer", tmp_path)
     ours = {path.stem for path in (tmp_path / "site" / "platform_assets" / "networks" / "architectures").iterdir()}
     assert {"tabular_mlp", "text_transformer", "vision_transformer", "convolutional", "custom"} <= ours
-    assert not (tmp_path / "site" / "platform_assets" / "components").exists()
+    site = tmp_path / "site"
+    imported = {
+        name
+        for file in site.rglob("*.py")
+        for name in re.findall(r"^\s*(?:from|import) (platform_assets[\w.]*)", file.read_text(), re.MULTILINE)
+    }
+    assert [name for name in imported if not any((site / name.replace(".", "/")).with_suffix(end).exists() for end in (".py", ""))] == []
+    assert (site / "platform_assets" / "networks" / "encoding.py").is_file()  # which architectures alone import
+    assert not (site / "platform_assets" / "components").exists()
     assert not any(re.match(r"dagster(?!-pipes)", one) for one in requirements("trainer"))
     (component,) = json.loads((tmp_path / "sbom.cdx.json").read_text())["components"]
     assert component["purl"] == "pkg:pypi/torch@2.13.0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -15,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from podman import CONFINED, USER, Podman, hand_over, need_podman, open_way
 from serving_process import MODEL, Server
 
 from platform_assets.errors import ServingError
@@ -22,38 +22,20 @@ from resources.serving import LocalServing
 from resources.testing.serving import TINY_ROW
 from resources.tokens import ensure_signing_key
 
-USER = 10001
-BASE, IMAGE = "localhost/falaj-base:bookworm", "localhost/falaj/inference:test"
-CONTAINERS = """
-[containers]
-default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
-[engine]
-runtime = "runc"
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-"""
-
 
 class Contained(Server):
     """A server in a container; whoever asks reaches it by FALAJ_SERVE_URL, as on a cluster."""
 
     name = f"falaj-test-{os.getpid()}"
 
-    def __init__(self, root: Path, image: str) -> None:
+    def __init__(self, root: Path, image: str, podman: Podman) -> None:
         super().__init__(root)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.settings = replace(self.settings, serve_url=f"http://127.0.0.1:{port}")
         self.target = LocalServing(self.settings, self.releases)
-        self._conf, self._image, self._port = root / "containers.conf", image, port
-        self._conf.write_text(CONTAINERS)
-
-    def podman(self, *arguments: str) -> str:
-        made = subprocess.run(
-            ["podman", *arguments], env={**os.environ, "CONTAINERS_CONF": str(self._conf)}, capture_output=True, text=True, check=True
-        )
-        return made.stdout.strip()
+        self.podman, self._image, self._port = podman, image, port
 
     def start(self, *extra: str) -> None:
         home = self.settings.home
@@ -61,20 +43,18 @@ class Contained(Server):
         home.serving.mkdir(parents=True, exist_ok=True)
         self.give()
         self.podman(
-            "run", "-d", "--name", self.name, "--network=host", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges",
-            "--memory=512m", "--cpus=1", "--read-only-tmpfs=false", f"--volume={home.root}:{home.root}", self._image,
+            "run", "-d", "--name", self.name, "--network=host", *CONFINED, "--memory=512m", "--cpus=1", f"--volume={home.root}:{home.root}", self._image,
             "python", "-m", "platform_assets.stages.serving", f"--serving={home.serving}", "--host=127.0.0.1", f"--port={self._port}",
             f"--keys={home.keys}", *extra,
         )  # fmt: skip
         until = time.monotonic() + 30
         while not self.ready():
-            assert time.monotonic() < until, self.podman("logs", self.name)
+            assert time.monotonic() < until, self.podman.logs(self.name)
             time.sleep(0.05)
 
     def give(self) -> None:
         """Let the container's user read what this one wrote."""
-        for path in [self.settings.home.root, *self.settings.home.root.rglob("*")]:
-            shutil.chown(path, USER, USER)
+        hand_over(self.settings.home.root)
 
     def ready(self) -> bool:
         try:
@@ -92,40 +72,25 @@ class Contained(Server):
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterator[str]:
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
+    need_podman()
+    return Podman(tmp_path_factory.mktemp("podman"))
+
+
+@pytest.fixture(scope="module")
+def image(podman: Podman, checkout: Path) -> Iterator[str]:
     """The image that FALAJ_IMAGE names, else one that is built here, on the base that infra/docker/base.sh made."""
-    if shutil.which("podman") is None or os.getuid() != 0:
-        pytest.skip("there is no podman, or nobody who may hand files to another user")
     if named := os.environ.get("FALAJ_IMAGE"):
         yield named
         return
-    folder = Path(os.environ.get("FALAJ_BASE", "/var/cache/falaj/base"))
-    if not (folder / "usr" / "bin" / "python3").exists():
-        pytest.skip(f"there is no base in {folder}: make it with infra/docker/base.sh, or name an image in FALAJ_IMAGE")
-    conf = tmp_path_factory.mktemp("podman") / "containers.conf"
-    conf.write_text(CONTAINERS)
-    environment = {**os.environ, "CONTAINERS_CONF": str(conf)}
-
-    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    if run("podman", "image", "exists", BASE).returncode:
-        made = run("sh", "-c", f"tar -C {folder} -c . | podman import - {BASE}")
-        assert made.returncode == 0, made.stderr
-    tried = run("podman", "run", "--rm", "--network=none", BASE, "true")
-    if tried.returncode:
-        pytest.skip(f"this machine runs no containers: {tried.stderr.strip().splitlines()[-1:]}")
-    built = run("sh", checkout / "infra" / "docker" / "build.sh", "inference", BASE, IMAGE)
-    assert built.returncode == 0, built.stderr
-    yield IMAGE
-    run("podman", "rmi", "--force", IMAGE)
+    with podman.built(checkout, "inference") as name:
+        yield name
 
 
 @pytest.fixture
-def contained(tmp_path: Path, image: str) -> Iterator[Contained]:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    server = Contained(tmp_path, image)
+def contained(tmp_path: Path, image: str, podman: Podman) -> Iterator[Contained]:
+    open_way(tmp_path)
+    server = Contained(tmp_path, image, podman)
     server.start()
     try:
         yield server
