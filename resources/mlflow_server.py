@@ -5,14 +5,13 @@ It knows no caller, so nothing but the gateway may reach it; MLflow's own comman
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platform_assets.logs import start_logging
 from resources.parts import database_of
-from resources.settings import read_settings
+from resources.settings import apply_to_this_process, read_settings
 from resources.sockets import listen
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def serve(place: Path, *, prefix: str) -> None:
     """Serve until SIGTERM. `prefix` is where the gateway shows it, such as `/mlflow`."""
     settings = read_settings()
     start_logging("mlflow", settings.log_form)
-    os.environ.update(environment_of(settings, prefix=prefix))  # MLflow reads it while it is imported
+    apply_to_this_process(settings, **environment_of(settings, prefix=prefix))  # MLflow reads it while it is imported
     import uvicorn
     from mlflow.server.fastapi_app import app
 

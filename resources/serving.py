@@ -21,7 +21,8 @@ from platform_assets.keys import model_key
 from platform_assets.logs import TEXT
 from platform_assets.ports import ReleaseStore
 from platform_assets.specs.log_counts import LogCounts
-from platform_assets.specs.records import ArmFigures, from_mapping
+from platform_assets.specs.record_json import from_mapping
+from platform_assets.specs.records import ArmFigures
 from platform_assets.stages.serving.frames import read_rows
 from platform_assets.stages.serving.log_counts import read_counts
 from platform_assets.stages.serving.online import FILE_NAME

@@ -227,10 +227,10 @@ class Settings:
         return replace(self, home=Home(self.home.root.with_name(f"{self.home.root.name}-{suffix}")))
 
 
-def apply_to_this_process(settings: Settings) -> None:
-    """Let libraries that read the environment themselves (Dagster's instance, child processes) see the same home."""
+def apply_to_this_process(settings: Settings, **more: str) -> None:
+    """Let libraries that read the environment themselves (Dagster's instance, MLflow, child processes) see the same home, and `more`."""
     silence_telemetry()
-    os.environ.update({"FALAJ_HOME": str(settings.home.root), "DAGSTER_HOME": str(settings.home.instance)})
+    os.environ.update({"FALAJ_HOME": str(settings.home.root), "DAGSTER_HOME": str(settings.home.instance), **more})
 
 
 def read_settings() -> Settings:

@@ -15,7 +15,8 @@ from platform_assets.components.step import RECORD, key_of
 from platform_assets.errors import FalajError, ReleaseError
 from platform_assets.measures import METRICS
 from platform_assets.specs.account import Account, ReleaseAccount
-from platform_assets.specs.records import DriftPointer, FeatureSchema, from_mapping, read_record
+from platform_assets.specs.record_json import from_mapping, read_record
+from platform_assets.specs.records import DriftPointer, FeatureSchema
 from platform_assets.specs.spending import Month
 from platform_assets.stages.governance.placing import list_places
 from platform_assets.stages.governance.residency import trace

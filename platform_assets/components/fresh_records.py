@@ -11,7 +11,8 @@ import dagster as dg
 from platform_assets import keys
 from platform_assets.components.step import RECORD, key_of
 from platform_assets.errors import DataError
-from platform_assets.specs.records import InForce, Ingestion, TablePin, from_mapping, to_json
+from platform_assets.specs.record_json import from_mapping, to_json
+from platform_assets.specs.records import InForce, Ingestion, TablePin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,8 @@ from platform_assets.components.training_steps import scratch
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftPointer, InForce, RolloutVerdict, TablePin, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import DriftPointer, InForce, RolloutVerdict, TablePin
 from platform_assets.stages.monitoring.feed_report import FEED_FILE
 
 if TYPE_CHECKING:

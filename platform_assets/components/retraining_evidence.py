@@ -14,7 +14,8 @@ from platform_assets.components.retraining_history import past_retrainings, want
 from platform_assets.components.step import latest_record
 from platform_assets.errors import ReleaseError, ServingError
 from platform_assets.specs.feed import FeedReport
-from platform_assets.specs.records import DriftPointer, DriftReport, TablePin, TrainingSet, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import DriftPointer, DriftReport, TablePin, TrainingSet
 from platform_assets.stages.monitoring.feed_report import FEED_FILE
 from platform_assets.stages.retraining.policy import Evidence, decide
 from platform_assets.stages.retraining.start import Base

@@ -16,7 +16,8 @@ from platform_assets.components.training_steps import scratch
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.looks import LookLog
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import ArmFigures, Release, RolloutVerdict, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import ArmFigures, Release, RolloutVerdict
 
 if TYPE_CHECKING:
     from platform_assets.stages.retraining.outcome import RetrainingOutcome

@@ -13,7 +13,7 @@ import dagster as dg
 
 from platform_assets.errors import FalajError, StateError
 from platform_assets.logs import bound, event
-from platform_assets.specs.records import from_mapping, to_json
+from platform_assets.specs.record_json import from_mapping, to_json
 from platform_assets.specs.words import listed
 from platform_assets.stages.admission.payer import asked_of, payer_of, stage_of
 from platform_assets.stages.placement.resolution import Placement, describe, resolve

@@ -25,7 +25,8 @@ from platform_assets.errors import GivenUpError, ReleaseError, TrainingError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec, RangeSpec, TrainingSpec
-from platform_assets.specs.records import Training, TrainingSet, from_mapping
+from platform_assets.specs.record_json import from_mapping
+from platform_assets.specs.records import Training, TrainingSet
 from platform_assets.specs.sweep import Sweep
 from platform_assets.stages.telemetry.progress import progress_lines
 

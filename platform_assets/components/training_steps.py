@@ -24,7 +24,8 @@ from platform_assets.errors import ReleaseError, TrainingError
 from platform_assets.specs.candidates import SearchResult
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import HIGHER_IS_BETTER, ModelSpec
-from platform_assets.specs.records import TablePin, Training, TrainingSet, from_mapping, to_json
+from platform_assets.specs.record_json import from_mapping, to_json
+from platform_assets.specs.records import TablePin, Training, TrainingSet
 
 if TYPE_CHECKING:
     from platform_assets.stages.placement.resolution import Placement

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from platform_assets.errors import Fault, SpecError
 from platform_assets.main_job.replay import compare
 from platform_assets.specs.model import PayoffSpec
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.specs.strict_yaml import read_yaml
 from platform_assets.stages.replay.picture import draw_replay
 from platform_assets.stages.replay.stream import open_stream

@@ -20,7 +20,8 @@ from platform_assets.keys import model_key
 from platform_assets.main_job.operations import find_release, open_parts
 from platform_assets.main_job.releases import released_digests
 from platform_assets.specs.places import Place, check_jurisdiction
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.serving.access import PUBLIC_KEY_FILE
 from platform_assets.stages.serving.edge import KEYS, POLICY_FILE, RELEASES, EdgePolicy
 from platform_assets.stages.serving.frames import read_rows

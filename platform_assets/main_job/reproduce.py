@@ -16,7 +16,8 @@ from platform_assets.errors import DataError, ReleaseError, TrainingError
 from platform_assets.main_job.operations import find_release
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import TablePin, from_mapping
+from platform_assets.specs.record_json import from_mapping
+from platform_assets.specs.records import TablePin
 from platform_assets.stages.training.torchrun import python_arguments
 from resources.settings import Settings, child_environment
 

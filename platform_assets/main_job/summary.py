@@ -17,7 +17,8 @@ from platform_assets.measures import measure
 from platform_assets.specs.candidates import SearchResult, Selection
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftPointer, FeatureSchema, GateVerdict, RetrainingVerdict, RolloutVerdict, Training, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import DriftPointer, FeatureSchema, GateVerdict, RetrainingVerdict, RolloutVerdict, Training
 from resources.parts import Parts
 
 

@@ -20,7 +20,7 @@ from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.preprocessing import FIRST, Preprocessing
 from platform_assets.networks.shards import read_schema
 from platform_assets.networks.unpacking import load_tensors
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,7 @@ import torch
 
 from platform_assets.networks.checkpoint import write_json
 from platform_assets.networks.plans import RunPlan
-from platform_assets.specs.records import from_mapping
+from platform_assets.specs.record_json import from_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from platform_assets.errors import DataError
-from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import FeatureSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,8 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from platform_assets.specs.records import ViewTable, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import ViewTable
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online import DECLARED_TYPES, ENTITY_COLUMN, EVENT_COLUMN, OnlineReader, quote
 from resources.feast_store.values import as_stored, newest_of

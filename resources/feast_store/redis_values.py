@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from platform_assets.errors import StateError
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online_redis import (
     BEGUN_FIELD,

@@ -17,7 +17,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import DataError
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from platform_assets.stages.features.schema import EVENT_TIMESTAMP
 from platform_assets.stages.serving.online import FILE_NAME
 from resources.feast_store.values import open_values

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from platform_assets.manifests import MANIFEST_FILE, list_files
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from resources.audit import SqliteAuditLog
 from resources.audit_signature import HeadSigner
 from resources.settings import Home, Settings

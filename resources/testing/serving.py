@@ -12,7 +12,8 @@ from platform_assets.errors import RequestError, ServingError
 from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
 from platform_assets.specs.log_counts import LogCounts
 from platform_assets.specs.looks import LATENCY_BOUNDS
-from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import ArmFigures, Feature, FeatureSchema
 from platform_assets.specs.service import PACE_BOUNDS, PaceCounts
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from platform_assets import keys
 from platform_assets.components.retraining_history import ASKED, past_retrainings
 from platform_assets.components.step import RECORD, key_of
 from platform_assets.main_job import site
-from platform_assets.specs.records import Release, RetrainingVerdict, RolloutVerdict, TablePin, TrainingSet, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import Release, RetrainingVerdict, RolloutVerdict, TablePin, TrainingSet
 from resources import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -16,7 +16,8 @@ from pipeline.tiny import CANARIES, DATASET, FILED, HISTORY_ROWS, LIVE_ROWS, MOD
 from platform_assets import keys
 from platform_assets.components.step import latest_record
 from platform_assets.specs.looks import LookLog
-from platform_assets.specs.records import DriftPointer, RolloutVerdict, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import DriftPointer, RolloutVerdict
 from platform_assets.specs.spending import Month
 from platform_assets.stages.datasets.simulator import simulate
 from platform_assets.stages.serving.traffic import read_state

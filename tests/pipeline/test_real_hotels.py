@@ -18,7 +18,8 @@ from platform_assets.measures import measure
 from platform_assets.networks.companions import open_progress
 from platform_assets.networks.plans import TrainingPlan
 from platform_assets.specs.catalogue import load_catalogue
-from platform_assets.specs.records import FeatureSchema, InForce, Ingestion, TablePin, TrainingSet, from_mapping, read_record
+from platform_assets.specs.record_json import from_mapping, read_record
+from platform_assets.specs.records import FeatureSchema, InForce, Ingestion, TablePin, TrainingSet
 from resources.home import bind_sources, prepare_home
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT

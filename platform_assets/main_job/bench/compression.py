@@ -21,7 +21,7 @@ from platform_assets.main_job.bench.core import Row, describe_row, judge_row
 from platform_assets.networks.plans import CompressionPlan, RunPlan
 from platform_assets.specs.candidates import Candidate, SearchResult
 from platform_assets.specs.model import METRICS
-from platform_assets.specs.records import from_mapping
+from platform_assets.specs.record_json import from_mapping
 from platform_assets.stages.evaluation.baseline import fit_baseline
 from resources.settings import read_settings
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from platform_assets import keys
 from platform_assets.networks.plans import TrainingPlan
-from platform_assets.specs.records import Feature, FeatureSchema, TrainingSet, from_mapping
+from platform_assets.specs.record_json import from_mapping
+from platform_assets.specs.records import Feature, FeatureSchema, TrainingSet
 from resources.settings import CHECKOUT, Home, Settings
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from platform_assets.main_job.bench.core import Row, describe_row, judge_row, run_contestant
 from platform_assets.specs.model import MonitoringSpec
-from platform_assets.specs.records import Feature, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.monitoring.drift import Window, report_sketch
 from platform_assets.stages.monitoring.reference import Reference, build_reference
 from platform_assets.stages.monitoring.signals import take_signals

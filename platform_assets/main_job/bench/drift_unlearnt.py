@@ -15,7 +15,7 @@ from platform_assets.main_job.bench.drift_feed import FAULTS, break_feed, tell_a
 from platform_assets.main_job.bench.drift_injected import ROWS, as_table, lay_bed, move_unused, schema_of
 from platform_assets.manifests import ReleaseFiles
 from platform_assets.specs.model import RetrainingSpec
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from platform_assets.stages.monitoring.feed import remember_feed
 from platform_assets.stages.monitoring.feed_report import FEED_FILE, extend_feed, faulty_keys, feed_columns, unjudged_keys
 from platform_assets.stages.retraining.policy import Evidence, decide

@@ -101,7 +101,8 @@ def prepare(names: list[str], parts: Parts, schema: FeatureSchema) -> None:
 
     from platform_assets import keys
     from platform_assets.components.step import RECORD, key_of
-    from platform_assets.specs.records import RolloutVerdict, to_json
+    from platform_assets.specs.record_json import to_json
+    from platform_assets.specs.records import RolloutVerdict
     from resources.testing.released import put_release
 
     digest = put_release(parts.settings.home, schema=schema, graph=b"none asks it", **_profiles(parts, schema))
@@ -117,7 +118,7 @@ def prepare(names: list[str], parts: Parts, schema: FeatureSchema) -> None:
 
 
 def _profiles(parts: Parts, schema: FeatureSchema) -> dict[str, str]:
-    from platform_assets.specs.records import to_json
+    from platform_assets.specs.record_json import to_json
     from platform_assets.stages.monitoring.feed import remember_feed
     from platform_assets.stages.monitoring.feed_report import FEED_FILE, feed_columns
     from platform_assets.stages.monitoring.log import stack_probabilities, unpack_inputs

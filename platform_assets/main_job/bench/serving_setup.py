@@ -21,7 +21,8 @@ from platform_assets.errors import FalajError
 from platform_assets.main_job.bench.serving_anchors import open_session
 from platform_assets.main_job.bench.serving_load import encode_request
 from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
-from platform_assets.specs.records import Feature, FeatureSchema, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import Feature, FeatureSchema
 from resources.keys import LaptopKeys, ModelSigner
 from resources.releases import SealedReleases
 from resources.serving import LocalServing, PredictClient, find_server, server_command

@@ -64,7 +64,7 @@ def measure(*, quick: bool, console: Console) -> list[Row]:
 
 def _forked(home: Path) -> dict[str, float]:
     """Wall and CPU seconds of the fork alone, as the program tells them: what it forks from stands already where a daemon runs."""
-    done = _call([sys.executable, _PROGRAMS / "falaj_train.py", home, "warm"], CHECKOUT, dict(os.environ))
+    done = _call([sys.executable, _PROGRAMS / "falaj_train.py", home, "warm"], CHECKOUT, None)
     figures: dict[str, float] = json.loads(done.strip().splitlines()[-1])
     if figures["status"]:
         raise FalajError(f"bench: the forked run ended with {figures['status']}")
@@ -72,22 +72,22 @@ def _forked(home: Path) -> dict[str, float]:
 
 
 def _alone(home: Path) -> dict[str, float]:
-    return _timed([sys.executable, _PROGRAMS / "falaj_train.py", home], CHECKOUT, dict(os.environ))
+    return _timed([sys.executable, _PROGRAMS / "falaj_train.py", home], CHECKOUT, None)
 
 
 def _run(command: list[Path | str], folder: Path) -> dict[str, float]:
     return _timed(command, folder, {"PATH": f"{Path(command[0]).parent}:{os.defpath}", "HOME": str(folder), "LANG": "C.UTF-8", **_SILENT})
 
 
-def _timed(command: list[Path | str], folder: Path, environment: dict[str, str]) -> dict[str, float]:
+def _timed(command: list[Path | str], folder: Path, environment: dict[str, str] | None) -> dict[str, float]:
     with measured() as spent:
         _call(command, folder, environment)
     return {"wall_seconds": spent.wall_seconds, "cpu_seconds": spent.cpu_seconds}
 
 
-def _call(command: list[Path | str], folder: Path, environment: dict[str, str]) -> str:
+def _call(command: list[Path | str], folder: Path, environment: dict[str, str] | None) -> str:
     done = subprocess.run(
-        command, cwd=folder, env={**environment, "PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False,
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False,
         timeout=_PATIENCE_SECONDS,
     )  # fmt: skip
     if done.returncode != 0:

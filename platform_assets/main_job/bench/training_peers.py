@@ -24,7 +24,7 @@ from platform_assets.networks.plans import TrainingPlan
 from platform_assets.networks.preprocessing import fit_preprocessing
 from platform_assets.networks.rows import read_rows
 from platform_assets.networks.shards import read_schema
-from platform_assets.specs.records import read_record
+from platform_assets.specs.record_json import read_record
 
 if TYPE_CHECKING:
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig

@@ -20,7 +20,7 @@ from platform_assets.networks.preprocessing import Preprocessing, category_ids, 
 from platform_assets.networks.rows import read_shard_rows
 from platform_assets.networks.shards import SPLITS, read_shard_list
 from platform_assets.networks.tokens import MAX_TOKENS, VOCABULARY, encode_texts
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

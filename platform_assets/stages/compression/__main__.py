@@ -17,7 +17,7 @@ from platform_assets.networks.checkpoint import write_json
 from platform_assets.networks.companions import open_progress
 from platform_assets.networks.plans import CompressionPlan
 from platform_assets.networks.program import read_file, run_program, use_threads
-from platform_assets.specs.records import read_record
+from platform_assets.specs.record_json import read_record
 
 
 def main(arguments: list[str] | None = None) -> int:

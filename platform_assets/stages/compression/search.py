@@ -25,7 +25,7 @@ from platform_assets.networks.fitting import predict, to_tensors, warp_images
 from platform_assets.networks.rows import Rows, read_rows
 from platform_assets.specs.candidates import Candidate, Rejection
 from platform_assets.specs.guarantee import BLIND_METHODS
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from platform_assets.stages.compression.faithfulness import HIDDEN_ROWS, Exam, chance_of_loss, examine, make_exam
 from platform_assets.stages.compression.forms import family_of, list_continuations, list_finishes, list_starts, split_name
 from platform_assets.stages.compression.measure import (

@@ -17,7 +17,7 @@ from torch import nn
 from platform_assets.networks.checkpoint import PREPROCESSING, Trained, write_json, write_text
 from platform_assets.networks.export import export_onnx
 from platform_assets.networks.unpacking import load_module
-from platform_assets.specs.records import to_json
+from platform_assets.specs.record_json import to_json
 from platform_assets.stages.compression.forms import split_name
 from platform_assets.stages.compression.graph import write_graph
 from platform_assets.stages.compression.methods import CompressionRefusedError, Step, load_method, read_steps

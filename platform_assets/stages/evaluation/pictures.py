@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from platform_assets.measures import METRICS
 from platform_assets.specs.candidates import Candidate
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from typing import Any
 
 from platform_assets.specs.account import Account, AuditEntry, ReleaseAccount
 from platform_assets.specs.guarantee import Guarantee
-from platform_assets.specs.records import from_mapping
+from platform_assets.specs.record_json import from_mapping
 from platform_assets.stages.governance.clauses import CLAUSES
 
 NO_EVIDENCE = "no evidence"

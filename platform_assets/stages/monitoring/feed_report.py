@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from platform_assets.specs.feed import FeedFault, FeedReport
-from platform_assets.specs.records import DriftReport, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import DriftReport, FeatureSchema
 from platform_assets.stages.monitoring.feed import FeedPast, find_faults, remember_feed
 from platform_assets.stages.monitoring.log import cut_windows, end_of, in_order, number_rows, unpack_inputs
 

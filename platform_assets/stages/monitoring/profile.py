@@ -10,7 +10,8 @@ import numpy as np
 from platform_assets.answers import open_model
 from platform_assets.errors import StageError
 from platform_assets.networks.preprocessing import Preprocessing
-from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.monitoring.embedding import choose_embeddings
 from platform_assets.stages.monitoring.estimate import Calibration, calibrate
 from platform_assets.stages.monitoring.importance import share_importance

@@ -6,7 +6,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from platform_assets.specs.records import DriftReport, FeatureSchema, WindowPerformance, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import DriftReport, FeatureSchema, WindowPerformance
 from platform_assets.stages.monitoring.drift import judge_labels, report_window
 from platform_assets.stages.monitoring.estimate import estimate_window
 from platform_assets.stages.monitoring.log import cut_windows, stack_probabilities, unpack_inputs

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from platform_assets.answers import open_model
 from platform_assets.manifests import MANIFEST_FILE, list_files
-from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.release.model_card import render_html, render_markdown
 from platform_assets.stages.release.sbom import SBOM_FILE, write_bill
 from platform_assets.stages.release.typical_row import TYPICAL_ROW_FILE, find_typical_row

@@ -10,7 +10,8 @@ from platform_assets.answers import open_model
 from platform_assets.errors import ReleaseError
 from platform_assets.measures import measure
 from platform_assets.specs.looks import Tally
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from platform_assets.errors import ReleaseError
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.scoring.arrow import as_arrow, as_texts
 from platform_assets.stages.scoring.inputs import ColumnReader
 from platform_assets.stages.scoring.look_up import cut_look_up

@@ -21,7 +21,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from platform_assets.errors import ReleaseError, RequestError, ServingError
 from platform_assets.manifests import MANIFEST_FILE, VERSION_DIGITS
 from platform_assets.sealing.release import Opener
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.serving.bound import MAX_BOUND_ROWS, BoundRuns
 from platform_assets.stages.serving.columns import Encoded, RowReader
 

@@ -19,7 +19,8 @@ import numpy as np
 import orjson
 
 from platform_assets.errors import ServingError
-from platform_assets.specs.records import FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.serving.columns import Encoded, RowReader, rows_of_request
 
 _LEAD = struct.Struct("<4sIII")

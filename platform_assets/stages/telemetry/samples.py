@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from platform_assets.specs.records import read_record
+from platform_assets.specs.record_json import read_record
 from platform_assets.specs.spending import Used
 
 FILES = "telemetry*.jsonl"

@@ -21,7 +21,7 @@ from platform_assets.networks.plans import RunPlan, TrainingPlan
 from platform_assets.networks.program import read_file
 from platform_assets.networks.stopping import Stop
 from platform_assets.networks.trail import Trail
-from platform_assets.specs.records import T, read_record
+from platform_assets.specs.record_json import T, read_record
 from platform_assets.stages.training.exits import CODES, Ending, read_exit
 from platform_assets.stages.training.heartbeat import Heartbeat, read_lease
 from platform_assets.tracing import span, start_tracing

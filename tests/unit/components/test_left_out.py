@@ -9,7 +9,8 @@ from platform_assets.components.left_out import LeftOut, find_left_out
 from platform_assets.components.retraining_evidence import FEED_FILE
 from platform_assets.errors import ServingError
 from platform_assets.specs.feed import FeedFault, FeedReport
-from platform_assets.specs.records import DriftPointer, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import DriftPointer
 from resources.testing.artifacts import MemoryArtifactStore
 from resources.testing.tables import MemoryTableStore
 

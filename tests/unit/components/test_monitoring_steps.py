@@ -17,7 +17,8 @@ from platform_assets.components.monitoring_steps import report_drift
 from platform_assets.components.retraining_evidence import read_drift, read_feed
 from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftPointer, RolloutVerdict, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import DriftPointer, RolloutVerdict
 from platform_assets.stages.monitoring.feed import remember_feed
 from platform_assets.stages.monitoring.feed_report import feed_columns
 from platform_assets.stages.monitoring.profile import Profile

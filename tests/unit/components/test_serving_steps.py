@@ -20,7 +20,8 @@ from platform_assets.components.serving_steps import record_rollout
 from platform_assets.specs.feed import FeedFault, FeedReport
 from platform_assets.specs.looks import Look, LookLog, Tally
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftPointer, Release, RolloutVerdict, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import DriftPointer, Release, RolloutVerdict
 from platform_assets.stages.monitoring.log import parse_segments
 from platform_assets.stages.release.scoring import answer_rows
 from platform_assets.stages.retraining.policy import cool_down_ends

@@ -20,7 +20,8 @@ from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.catalogue import load_catalogue
 from platform_assets.specs.events import Delivery, Event
-from platform_assets.specs.records import Feature, FeatureSchema, InForce, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import Feature, FeatureSchema, InForce
 from resources.parts import build_parts
 from resources.settings import Home, Settings
 

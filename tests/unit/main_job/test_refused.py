@@ -20,7 +20,8 @@ from platform_assets.components.step import RECORD
 from platform_assets.errors import ReleaseError
 from platform_assets.main_job import loop, run
 from platform_assets.main_job.operations import open_parts
-from platform_assets.specs.records import GateVerdict, to_json
+from platform_assets.specs.record_json import to_json
+from platform_assets.specs.records import GateVerdict
 from resources.settings import Home, Settings
 
 SENTENCE = "refused: auroc is 0.5000, asked >= 0.9"

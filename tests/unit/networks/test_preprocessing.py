@@ -9,7 +9,7 @@ import pytest
 from platform_assets.errors import DataError
 from platform_assets.networks.preprocessing import MISSING, UNKNOWN, Preprocessing, category_ids, fit_preprocessing
 from platform_assets.networks.rows import read_rows
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
 from tests.unit.networks.tiny import TABULAR, tabular, write_set
 
 

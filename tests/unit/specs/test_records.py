@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from platform_assets.specs.records import Feature, FeatureSchema, TablePin, TrainingSet, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import Feature, FeatureSchema, TablePin, TrainingSet
 
 
 def test_nested_records_survive_the_round_trip() -> None:

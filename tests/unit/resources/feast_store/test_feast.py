@@ -150,7 +150,8 @@ def test_an_unchanged_view_is_told_without_importing_feast(store, view, tmp_path
     code = f"""
 import sys
 from pathlib import Path
-from platform_assets.specs.records import ViewTable, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import ViewTable
 from resources.feast_store import FeastFeatureStore
 from resources.delta_tables import DeltaTableStore
 tables = DeltaTableStore(Path({str(tmp_path / "tables")!r}))

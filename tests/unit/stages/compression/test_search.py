@@ -15,7 +15,7 @@ import pytest
 from platform_assets.errors import TrainingError
 from platform_assets.networks.plans import CompressionPlan
 from platform_assets.specs.candidates import Candidate, SearchResult
-from platform_assets.specs.records import from_mapping, read_record
+from platform_assets.specs.record_json import from_mapping, read_record
 from platform_assets.stages.compression import search as room
 from platform_assets.stages.compression.measure import INVARIANCE, answer, feeds, find_batch_difference, open_session
 from platform_assets.stages.compression.methods import read_steps

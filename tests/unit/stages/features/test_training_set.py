@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from platform_assets.errors import DataError
 from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec, SplitSpec
-from platform_assets.specs.records import FeatureSchema, read_record
+from platform_assets.specs.record_json import read_record
+from platform_assets.specs.records import FeatureSchema
 from platform_assets.stages.features.training_set import build_training_set, time_cuts
 from platform_assets.stages.features.views import view_rows
 from resources.testing.features import MemoryFeatureStore

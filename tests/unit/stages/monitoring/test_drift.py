@@ -6,7 +6,8 @@ import pytest
 
 from platform_assets.networks.tokens import Tokeniser
 from platform_assets.specs.model import MonitoringSpec
-from platform_assets.specs.records import Feature, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.monitoring.drift import Window, judge_labels, report_sketch, report_window
 from platform_assets.stages.monitoring.importance import share_importance
 from platform_assets.stages.monitoring.reference import Reference, build_reference, hardly_passed

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from platform_assets.specs.model import MonitoringSpec
-from platform_assets.specs.records import Feature, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.monitoring.drift import Window, report_window
 from platform_assets.stages.monitoring.embedding import DIMENSIONS, Embedding, choose_embeddings, embed_rows, find_penultimate
 from platform_assets.stages.monitoring.reference import Reference, build_reference

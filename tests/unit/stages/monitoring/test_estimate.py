@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from platform_assets.measures import measure
 from platform_assets.specs.estimate import WindowEstimate
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
 from platform_assets.stages.monitoring.drift import Window
 from platform_assets.stages.monitoring.estimate import BLIND, Calibration, calibrate, estimate_window
 

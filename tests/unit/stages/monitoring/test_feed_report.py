@@ -12,7 +12,8 @@ from platform_assets.manifests import ReleaseFiles
 from platform_assets.networks.shards import write_training_set
 from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.model import ModelSpec
-from platform_assets.specs.records import DriftReport, Feature, FeatureSchema, WindowReport, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import DriftReport, Feature, FeatureSchema, WindowReport
 from platform_assets.stages.monitoring.feed_report import (
     FEED_FILE,
     extend_feed,

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from platform_assets.specs.model import MonitoringSpec
-from platform_assets.specs.records import Feature, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import Feature, FeatureSchema
 from platform_assets.stages.monitoring.drift import Window, report_window
 from platform_assets.stages.monitoring.reference import Reference, build_reference
 from platform_assets.stages.monitoring.season import like_period, mix, phases_of, shares_of, store_phase

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from platform_assets.specs.looks import LATENCY_BOUNDS
 from platform_assets.specs.model import MonitoringSpec, RetrainingSpec
-from platform_assets.specs.records import ArmFigures, DriftReport, from_mapping, read_record, to_json
+from platform_assets.specs.record_json import from_mapping, read_record, to_json
+from platform_assets.specs.records import ArmFigures, DriftReport
 from platform_assets.specs.service import PaceCounts, ServiceCounts
 from platform_assets.stages.monitoring.service import counts_of, extend_service, judge_service, quantile_ms, subtract
 from platform_assets.stages.retraining.policy import Evidence, decide

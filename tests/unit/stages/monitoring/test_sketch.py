@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from platform_assets.specs.records import read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
 from platform_assets.stages.monitoring.frequencies import COUNTERS, sketch_words
 from platform_assets.stages.monitoring.quantiles import CAPACITY, merge_all, sketch_values
 from platform_assets.stages.monitoring.signals import Signal

@@ -6,7 +6,8 @@ import pytest
 
 from platform_assets.errors import DataError
 from platform_assets.specs.model import MonitoringSpec
-from platform_assets.specs.records import DriftReport, Feature, FeatureSchema, read_record, to_json
+from platform_assets.specs.record_json import read_record, to_json
+from platform_assets.specs.records import DriftReport, Feature, FeatureSchema
 from platform_assets.stages.monitoring.tables import compare_tables
 
 SPEC = MonitoringSpec()

@@ -18,16 +18,8 @@ from platform_assets.specs.feed import FeedReport
 from platform_assets.specs.guarantee import Guarantee
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.packages import Package
-from platform_assets.specs.records import (
-    DriftReport,
-    Feature,
-    FeatureSchema,
-    TablePin,
-    Training,
-    TrainingSet,
-    from_mapping,
-    read_record,
-)
+from platform_assets.specs.record_json import from_mapping, read_record
+from platform_assets.specs.records import DriftReport, Feature, FeatureSchema, TablePin, Training, TrainingSet
 from platform_assets.stages.monitoring.feed_report import extend_feed, profile_feed
 from platform_assets.stages.monitoring.profile import profile_release, read_profile
 from platform_assets.stages.monitoring.report import extend_report

@@ -10,7 +10,7 @@ import pytest
 from platform_assets.errors import StageError, TrainingError
 from platform_assets.networks.plans import CompressionPlan, PrivacyPlan, RunPlan
 from platform_assets.specs.guarantee import Guarantee
-from platform_assets.specs.records import from_mapping
+from platform_assets.specs.record_json import from_mapping
 from platform_assets.stages.compression.search import search
 from tests.unit.networks.tiny import TABULAR, Silent, plan, tabular, write_set
 from tests.unit.stages.training.starts import finish, reached, slow_draws, start, train_here, wait_for, write_inputs
