@@ -34,8 +34,8 @@ FILED = "canary-in-a-file-77ab02"
 class TinyHome:
     """A FALAJ_HOME of a test, and every process in it."""
 
-    def __init__(self, root: Path, *, defs: Path = DEFS, webhook_url: str | None = None, web_port: int = 0) -> None:
-        self.home = Home(root)
+    def __init__(self, root: Path, *, defs: Path = DEFS, webhook_url: str | None = None, web_port: int = 0, traces: str = "") -> None:
+        self.home, self.traces = Home(root), traces
         self.secret_file.parent.mkdir(parents=True, exist_ok=True)
         self.secret_file.write_text(FILED)
         self.settings = Settings(
@@ -46,6 +46,7 @@ class TinyHome:
     def environment(self) -> dict[str, str]:
         ours = {"FALAJ_HOME": str(self.home.root), "FALAJ_DEFS": str(self.settings.defs_root), "FALAJ_SERVE_PORT": "0"}
         more = {"FALAJ_WEB_PORT": str(self.settings.web_port), "FALAJ_WEBHOOK_URL": self.settings.webhook_url or ""}
+        more |= {"FALAJ_TRACES": self.traces, "FALAJ_TRACES_SHARE": "0.1"}
         return {**os.environ, **ours, **more, **CANARIES, **dict.fromkeys(SECRET_FILES, str(self.secret_file))}
 
     @property
@@ -107,12 +108,13 @@ class TinyHome:
 
 @dataclass(frozen=True)
 class Finished:
-    """A main job that ended, and its home."""
+    """A main job that ended, its home, and the spans of whatever is done in that home."""
 
     tiny: TinyHome
     answer: subprocess.CompletedProcess[str]
     result: dict[str, Any]
     left_running: list[str]
+    spans: list[dict[str, Any]]
 
 
 def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> None:
