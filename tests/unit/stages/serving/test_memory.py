@@ -76,8 +76,8 @@ def test_a_fault_in_a_route_answers_500_and_the_connection_goes_on(tmp_path):
     sent: list[bytes] = []
 
     class Transport:
-        def get_extra_info(self, name: str) -> tuple[str, int]:
-            return "127.0.0.1", 1
+        def get_extra_info(self, name: str) -> tuple[str, int] | None:
+            return ("127.0.0.1", 1) if name == "peername" else None
 
         def write(self, data: bytes) -> None:
             sent.append(data)
