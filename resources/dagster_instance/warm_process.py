@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dagster import RepositoryDefinition
     from dagster._core.definitions.repository_definition import RepositoryLoadData
 
-# What most runs import and nobody needs to load: pure drawing, no threads and no files. Of a monitoring run it is a fifth.
+# What runs that refresh or train import and nobody needs to load: pure drawing, no threads and no files. Monitoring draws without it.
 ALSO = ("matplotlib.figure", "matplotlib.backends.backend_agg")
 
 
