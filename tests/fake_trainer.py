@@ -65,7 +65,8 @@ def learn(out: Path, behave: dict, pipes) -> int:
 
     for step in range((restored or 0) + 1, behave.get("steps", 30) + 1):
         time.sleep(behave.get("pause", 0.02))
-        (out / "reached").write_text(str(step))
+        (out / ".reached").write_text(str(step))
+        (out / ".reached").replace(out / "reached")
         if step % 5 == 0 or stopped:
             (out / ".state.json").write_text(json.dumps({"step": step}))
             (out / ".state.json").replace(state)

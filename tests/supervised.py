@@ -62,8 +62,7 @@ class World:
         return [json.loads(line) for line in (self.out / "starts.jsonl").read_text().splitlines()]
 
     def reached(self) -> int:
-        text = (self.out / "reached").read_text() if (self.out / "reached").exists() else ""
-        return int(text) if text else 0
+        return int((self.out / "reached").read_text()) if (self.out / "reached").exists() else 0
 
     def run(
         self, *, profile: str = "gpu", looks: Sequence[Look] = (), said: list[str] | None = None, give_up: Any = None, **training: Any
