@@ -120,7 +120,7 @@ class Keys(Protocol):
         """Make a key and use it from now on; the others go on unwrapping."""
 
     def forget(self, key_id: str) -> None:
-        """Destroy a key; the one in use stays."""
+        """Destroy a key, at once or when the service can; the one in use stays."""
 
 
 class ReleaseStore(Protocol):

@@ -80,10 +80,14 @@ class Parts:
 
     @cached_property
     def keys(self) -> ports.Keys:
-        """A key file of mode 0600, or the store's key service."""
+        """A key file of mode 0600, the store's key service, or Vault."""
         from resources.keys import LaptopKeys
         from resources.kms import KmsKeys
+        from resources.team import vault_place
+        from resources.vault import VaultKeys
 
+        if self.settings.team is not None and self.settings.team.vault is not None:
+            return VaultKeys(vault_place(self.settings.team.vault))
         if self._store is not None and self._store.has_kms:
             return KmsKeys(self._store)
         return LaptopKeys(self.settings.home.keys)

@@ -29,6 +29,7 @@ _TEAM: dict[str, tuple[Part, ...]] = {
     "postgresql": ("model registry", "studies", "runs", "audit log", "clocks", "ledger"),
     "redis": ("events", "online values"),
     "store": ("tables", "artefacts", "releases"),
+    "vault": ("tables", "releases"),  # who holds the keys can read them
 }
 # What lies in FALAJ_HOME whatever else is named: caches, logs, outboxes, files beside a database.
 _STAYS: tuple[Part, ...] = ("artefacts", "releases", "model registry", "runs", "production log", "telemetry", "notices")
@@ -70,6 +71,8 @@ def _servers(team: TeamSpec) -> Iterator[tuple[str, str, str | None]]:
     yield "redis", team.redis.url, team.redis.jurisdiction
     if team.store is not None:
         yield "store", team.store.endpoint, team.store.jurisdiction
+    if team.vault is not None:
+        yield "vault", team.vault.url, team.vault.jurisdiction
 
 
 def read_jurisdictions(told: str) -> tuple[str, dict[str, str]]:

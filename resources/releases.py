@@ -115,10 +115,11 @@ class SealedReleases:
                     needed |= self.key_ids(digest)
                 except SealError as error:
                     unreadable[digest] = str(error)
-            forgotten = [key_id for key_id in self._keys.ids() if key_id not in needed]
-            for key_id in forgotten:
+            given_up = [key_id for key_id in self._keys.ids() if key_id not in needed]
+            for key_id in given_up:
                 self._keys.forget(key_id)
-        return Rotation(added, tuple(rewrapped), tuple(forgotten), unreadable)
+            forgotten = tuple(key_id for key_id in given_up if key_id not in self._keys.ids())
+        return Rotation(added, tuple(rewrapped), forgotten, unreadable)
 
     def _rewrap(self, digest: str) -> bool:
         current, before = self._keys.current(), self._envelope(digest)

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from pydantic import BaseModel, ValidationError
 
 from platform_assets.errors import FalajError, Fault, SettingsError, StateError
-from platform_assets.specs.team import PostgresqlSpec, RedisSpec, StoreSpec, TeamSpec, spec_of
+from platform_assets.specs.team import PostgresqlSpec, RedisSpec, StoreSpec, TeamSpec, VaultSpec, spec_of
+from platform_assets.stages.serving.vault import VaultPlace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,11 @@ def redis_url(server: RedisSpec) -> str:
         host = found.netloc.rpartition("@")[2]
         url = found._replace(netloc=f"{found.username or ''}:{password}@{host}").geturl()
     return f"{url}?{urlencode(more, quote_via=quote)}" if more else url
+
+
+def vault_place(server: VaultSpec) -> VaultPlace:
+    """Return the same for those who speak with Vault, the inference server among them."""
+    return VaultPlace(server.url, server.token_file, server.mount, server.key, server.namespace, server.ca)
 
 
 def _ask_postgresql(server: PostgresqlSpec) -> str | None:
@@ -156,7 +162,19 @@ def _ask_store(server: StoreSpec) -> str | None:
     return None
 
 
-_ASKED: dict[str, Callable[[Any], str | None]] = {"postgresql": _ask_postgresql, "redis": _ask_redis, "store": _ask_store}
+def _ask_vault(server: VaultSpec) -> str | None:
+    from resources.vault import VaultKeys
+
+    try:
+        VaultKeys(vault_place(server)).probe()
+    except FalajError as error:
+        return str(error)
+    return None
+
+
+_ASKED: dict[str, Callable[[Any], str | None]] = {
+    "postgresql": _ask_postgresql, "redis": _ask_redis, "store": _ask_store, "vault": _ask_vault,
+}  # fmt: skip
 
 
 def _section(table: str, found: object) -> BaseModel | None:

@@ -70,6 +70,8 @@ def _places(team: TeamSpec) -> Iterator[tuple[str, str]]:
         yield table, f"{host}:{found.port or port}/{found.path.strip('/') or '0'}/"
     if team.store is not None:
         yield "store", f"{team.store.endpoint}/{team.store.url.removeprefix('s3://').strip('/')}/"
+    if team.vault is not None:
+        yield "vault", f"{team.vault.url}/{team.vault.namespace or ''}/{team.vault.mount}/{team.vault.key}/"
 
 
 def prepare_tenants(settings: Settings) -> list[Settings]:

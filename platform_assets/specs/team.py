@@ -30,6 +30,11 @@ class _Server(Spec):
         if self.jurisdiction is None:
             raise ValueError(f"{field} names {host}, which is not on loopback, without jurisdiction; say whose law holds there, such as AE")
 
+    def _check_tls(self, url: str, field: str) -> None:
+        self._check_open(url, field)
+        if (self.ca is not None) != url.startswith("https:"):
+            raise ValueError(f"{field}: ca and the scheme https:// go together; name both for TLS, or neither on loopback")
+
 
 class _KnownByCertificate(_Server):
     certificate: FilePath | None = Field(None, description="This platform's own certificate (PEM), where the server asks for one.")
@@ -109,19 +114,34 @@ class StoreSpec(_Server):
     def _is_endpoint(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        found = _plain_url(url, schemes=("http", "https"), right="https://HOST:PORT", kept_in="credentials")
-        if found.path.strip("/"):
-            raise ValueError(f"{url!r} has a path; right would be https://HOST:PORT")
-        return url.rstrip("/")
+        return _endpoint(url, kept_in="credentials")
 
     @model_validator(mode="after")
     def _is_verified(self) -> Self:
         for field, url in (("endpoint", self.endpoint), ("kms", self.kms)):
             if url is None:
                 continue
-            self._check_open(url, field)
-            if (self.ca is not None) != url.startswith("https:"):
-                raise ValueError(f"{field}: ca and the scheme https:// go together; name both for TLS, or neither on loopback")
+            self._check_tls(url, field)
+        return self
+
+
+class VaultSpec(_Server):
+    """A Vault, 1.13 or newer: data keys of releases and of personal columns are wrapped by a key of its transit engine."""
+
+    url: str = Field(description="`https://HOST:PORT`, or `http://` on loopback.")
+    token_file: FilePath = Field(description="File with a token, mode 0600, read at each request: Vault Agent keeps it fresh.")
+    mount: str = Field("transit", pattern=r"^\w[\w./-]*$", description="Where the transit engine is mounted.")
+    key: str = Field("falaj", pattern=r"^\w([\w.-]*\w)?$", description="Name of the key; made at first use, where the token may.")
+    namespace: str | None = Field(None, description="Namespace, where Vault has such.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_plain(cls, url: str) -> str:
+        return _endpoint(url, kept_in="token_file")
+
+    @model_validator(mode="after")
+    def _is_verified(self) -> Self:
+        self._check_tls(self.url, "url")
         return self
 
 
@@ -131,12 +151,26 @@ class TeamSpec(Spec):
     postgresql: PostgresqlSpec
     redis: RedisSpec
     store: StoreSpec | None = Field(None, description="Left out, all that would lie there lies in FALAJ_HOME.")
+    vault: VaultSpec | None = Field(None, description="Left out, keys are wrapped by the store's `kms`, or lie in FALAJ_HOME.")
+
+    @model_validator(mode="after")
+    def _keys_are_wrapped_once(self) -> Self:
+        if self.vault is not None and self.store is not None and self.store.kms is not None:
+            raise ValueError("both store.kms and [vault] are named, and keys are wrapped by one service; leave one of them out")
+        return self
 
 
 def spec_of(table: str) -> type[Spec]:
     """Return the shape of one table of the file."""
-    kinds: dict[str, type[Spec]] = {"postgresql": PostgresqlSpec, "redis": RedisSpec, "store": StoreSpec}
+    kinds: dict[str, type[Spec]] = {"postgresql": PostgresqlSpec, "redis": RedisSpec, "store": StoreSpec, "vault": VaultSpec}
     return kinds[table]
+
+
+def _endpoint(url: str, *, kept_in: str) -> str:
+    found = _plain_url(url, schemes=("http", "https"), right="https://HOST:PORT", kept_in=kept_in)
+    if found.path.strip("/"):
+        raise ValueError(f"{url!r} has a path; right would be https://HOST:PORT")
+    return url.rstrip("/")
 
 
 def _plain_url(url: str, *, schemes: tuple[str, ...], right: str, kept_in: str) -> SplitResult:

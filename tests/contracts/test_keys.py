@@ -5,19 +5,25 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from s3_process import own_prefix
+from vault_double import run_vault
 
 from platform_assets.errors import SealError, StateError
 from platform_assets.sealing.envelope import make_data_key
 from resources.keys import LaptopKeys
 from resources.kms import KmsKeys
 from resources.testing.keys import MemoryKeys
+from resources.vault import VaultKeys
 
 
-@pytest.fixture(params=["laptop", "memory", "kms"])
+@pytest.fixture(params=["laptop", "memory", "kms", "vault"])
 def keys(request, tmp_path):
-    if request.param == "kms":
-        return KmsKeys(own_prefix(request.getfixturevalue("s3_server")))
-    return LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
+    if request.param == "vault":
+        with run_vault(tmp_path) as (_, place):
+            yield VaultKeys(place)
+    elif request.param == "kms":
+        yield KmsKeys(own_prefix(request.getfixturevalue("s3_server")))
+    else:
+        yield LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
 
 
 def test_a_wrapped_key_is_unwrapped_and_its_bytes_do_not_hold_it(keys):

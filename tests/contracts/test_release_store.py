@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kill_points import killed_at
 from s3_process import own_prefix
+from vault_double import run_vault
 
 from platform_assets.errors import ReleaseError, SealError
 from platform_assets.manifests import MANIFEST_FILE, list_files, read_release
@@ -20,6 +21,7 @@ from resources.kms import KmsKeys
 from resources.releases import SealedReleases
 from resources.s3_releases import S3Releases
 from resources.testing.keys import MemoryKeys
+from resources.vault import VaultKeys
 
 SECRET = b"weights that nobody may read at rest"
 
@@ -40,13 +42,19 @@ def folder_store(request, tmp_path):
     return SealedReleases(tmp_path / "releases", keys=keys, signer=ModelSigner(tmp_path / "keys"))
 
 
-@pytest.fixture(params=["laptop", "memory", "s3_kms"])
+@pytest.fixture(params=["laptop", "memory", "s3_kms", "s3_vault"])
 def store(request, tmp_path):
+    if request.param == "s3_vault":
+        place = own_prefix(request.getfixturevalue("s3_server"))
+        with run_vault(tmp_path / "vault") as (_, where):
+            yield S3Releases(place, cache=tmp_path / "cache", keys=VaultKeys(where), signer=ModelSigner(tmp_path / "keys"))
+        return
     if request.param == "s3_kms":
         place = own_prefix(request.getfixturevalue("s3_server"))
-        return S3Releases(place, cache=tmp_path / "cache", keys=KmsKeys(place), signer=ModelSigner(tmp_path / "keys"))
+        yield S3Releases(place, cache=tmp_path / "cache", keys=KmsKeys(place), signer=ModelSigner(tmp_path / "keys"))
+        return
     keys = LaptopKeys(tmp_path / "keys") if request.param == "laptop" else MemoryKeys()
-    return SealedReleases(tmp_path / "releases", keys=keys, signer=ModelSigner(tmp_path / "keys"))
+    yield SealedReleases(tmp_path / "releases", keys=keys, signer=ModelSigner(tmp_path / "keys"))
 
 
 def reason_of(store, digest):

@@ -11,10 +11,7 @@ import base64
 import configparser
 import hashlib
 import hmac
-import http.client
 import json
-import ssl
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,12 +20,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from platform_assets.errors import ReleaseError, SealError, StateError
+from platform_assets.stages.serving.remote import Remote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_TIMEOUT_SECONDS, _TRIES, _PAUSE_SECONDS = 10.0, 3, 0.2
 _ALGORITHM = "AWS4-HMAC-SHA256"
 CONTEXT = "falaj"  # name of our entry in a key's encryption context
 
@@ -50,13 +47,22 @@ class StoreReader:
 
     def __init__(self, place: StorePlace) -> None:
         self._place = place
+        self._store, self._kms = Remote(place.endpoint, ca=place.ca), Remote(place.kms or place.endpoint, ca=place.ca)
         self.where = place.url.rstrip("/")
+
+    @property
+    def has_kms(self) -> bool:
+        """Whether a key service is named."""
+        return self._place.kms is not None
 
     def read(self, name: str) -> bytes | None:
         """Return an object below the prefix, None where there is none; ReleaseError in a sentence where the store cannot be used."""
         found = urlsplit(self._place.url)
         path = "/".join(part for part in (found.netloc, found.path.strip("/"), name) if part)
-        status, content = self._ask(self._place.endpoint, "GET", f"/{quote(path, safe='/-_.~')}", b"", service="s3", headers={})
+        try:
+            status, content = self._ask(self._store, "GET", f"/{quote(path, safe='/-_.~')}", b"", service="s3", headers={})
+        except StateError as error:
+            raise ReleaseError(str(error)) from None
         if status == HTTPStatus.OK:
             return content
         code = _between(content, b"<Code>", b"</Code>") or f"status {status}"
@@ -66,8 +72,6 @@ class StoreReader:
 
     def unwrap(self, key_id: str, wrapped: bytes, *, context: bytes) -> bytes:
         """Have a data key unwrapped; SealError where it is another one or its key is gone, StateError where nobody answers."""
-        place = self._place
-        assert place.kms is not None
         body = json.dumps(
             {
                 "KeyId": key_id, "CiphertextBlob": base64.b64encode(wrapped).decode(),
@@ -75,57 +79,25 @@ class StoreReader:
             }
         ).encode()  # fmt: skip
         headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "TrentService.Decrypt"}
-        try:
-            status, content = self._ask(place.kms, "POST", "/", body, service="kms", headers=headers)
-        except ReleaseError as error:
-            raise StateError(str(error)) from None
+        status, content = self._ask(self._kms, "POST", "/", body, service="kms", headers=headers)
         try:
             found = json.loads(content)
         except ValueError:
             found = {}
         if status == HTTPStatus.OK:
             return base64.b64decode(found["Plaintext"])
-        raise refused_by_kms(str(found.get("__type", f"status {status}")).rpartition("#")[2], key_id=key_id, where=place.kms)
+        raise refused_by_kms(str(found.get("__type", f"status {status}")).rpartition("#")[2], key_id=key_id, where=self._kms.url)
 
-    def _ask(self, endpoint: str, method: str, path: str, body: bytes, *, service: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _ask(self, server: Remote, method: str, path: str, body: bytes, *, service: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         key, secret = self._credentials
-        address = urlsplit(endpoint)
-        last = ""
-        for attempt in range(_TRIES):
-            if attempt:
-                time.sleep(_PAUSE_SECONDS)
-            signed = sign(
-                method, path, {**headers, "host": address.netloc}, body, service=service, region=self._place.region, key=key, secret=secret,
+
+        def signed() -> Mapping[str, str]:
+            return sign(
+                method, path, {**headers, "host": server.netloc}, body, service=service, region=self._place.region, key=key, secret=secret,
                 at=datetime.now(UTC),
             )  # fmt: skip
-            connection = self._connect(address.hostname or "", address.port, tls=address.scheme == "https")
-            try:
-                connection.request(method, path, body=body or None, headers=signed)
-                reply = connection.getresponse()
-                content = reply.read()
-            except ssl.SSLCertVerificationError as error:
-                raise ReleaseError(f"{endpoint} was not trusted: {error.verify_message}; `ca` names whose certificates are") from None
-            except (OSError, http.client.HTTPException) as error:
-                last = " ".join(str(error).split()) or type(error).__name__
-            else:
-                if reply.status < HTTPStatus.INTERNAL_SERVER_ERROR:
-                    return reply.status, content
-                last = f"status {reply.status}"
-            finally:
-                connection.close()
-        raise ReleaseError(f"{endpoint} did not answer, {_TRIES} times: {last}")
 
-    def _connect(self, host: str, port: int | None, *, tls: bool) -> http.client.HTTPConnection:
-        if not tls:
-            return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
-        return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_SECONDS, context=self._trust)
-
-    @cached_property
-    def _trust(self) -> ssl.SSLContext:
-        try:
-            return ssl.create_default_context(cafile=self._place.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ReleaseError(f"{self._place.ca} holds no certificates in PEM form ({error})") from None
+        return server.ask(method, path, body, headers=signed)
 
     @cached_property
     def _credentials(self) -> tuple[str, str]:
@@ -134,7 +106,7 @@ class StoreReader:
             found.read_string(self._place.credentials.read_text(encoding="utf-8"))
             return found["default"]["aws_access_key_id"], found["default"]["aws_secret_access_key"]
         except (OSError, configparser.Error, KeyError, UnicodeDecodeError):
-            raise ReleaseError(
+            raise StateError(
                 f"{self._place.credentials} holds no credentials; right would be [default], and in it aws_access_key_id and "
                 "aws_secret_access_key"
             ) from None

@@ -1,4 +1,4 @@
-"""Of a team's settings file, what the inference server needs: where newest values and releases are.
+"""Of a team's settings file, what the inference server needs: where newest values, releases and the keys that wrap are.
 
 What the whole file may hold is `specs/team.py`'s, which cannot be used here: pydantic is no part of a serving environment.
 """
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from platform_assets.errors import ServingError
 from platform_assets.stages.serving.aws import StorePlace
 from platform_assets.stages.serving.online_redis import RedisPlace
+from platform_assets.stages.serving.vault import VaultPlace
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Places:
 
     redis: RedisPlace
     store: StorePlace | None
+    vault: VaultPlace | None
 
 
 def read_places(file: Path) -> Places:
@@ -30,7 +32,7 @@ def read_places(file: Path) -> Places:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ServingError(f"--team {file} cannot be read as the settings file of a team: {error}") from None
-    redis, store = _Table(file, found, "redis"), _Table(file, found, "store")
+    redis, store, vault = (_Table(file, found, name) for name in ("redis", "store", "vault"))
     if not redis.found:
         raise ServingError(f"--team {file} has no table [redis]; infra/team/team.toml shows every table and key")
     return Places(
@@ -39,6 +41,10 @@ def read_places(file: Path) -> Places:
             url=store.text("url"), endpoint=store.address("endpoint"), credentials=store.needed_file("credentials"),
             region=store.found.get("region", "us-east-1"), ca=store.file("ca"), kms=store.address("kms") if "kms" in store.found else None,
         ) if store.found else None,
+        vault=VaultPlace(
+            vault.address("url"), vault.needed_file("token_file"), vault.found.get("mount", "transit"), vault.found.get("key", "falaj"),
+            vault.found.get("namespace"), vault.file("ca"),
+        ) if vault.found else None,
     )  # fmt: skip
 
 

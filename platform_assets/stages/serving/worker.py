@@ -20,7 +20,7 @@ import orjson
 import uvloop
 
 from platform_assets.sealing.keyring import KEYRING_FILE, Keyring
-from platform_assets.sealing.release import Opener
+from platform_assets.sealing.release import Opener, Unwraps
 from platform_assets.sealing.signature import PUBLIC_KEY_FILE
 from platform_assets.stages.serving.access import Gate, read_public_key
 from platform_assets.stages.serving.admin import Admin, AdminRoutes
@@ -45,6 +45,7 @@ from platform_assets.stages.serving.stored import StoreOpener
 from platform_assets.stages.serving.tls import Door, TlsFiles
 from platform_assets.stages.serving.traced import trace_answers
 from platform_assets.stages.serving.traffic import Route, Traffic
+from platform_assets.stages.serving.vault import Transit
 from platform_assets.tracing import start_tracing, stop_tracing
 
 DRAIN_SECONDS = 8.0  # below the ten seconds after which the starter kills
@@ -83,11 +84,18 @@ class ServerConfig:
         """What opens releases; None where the server has no keys, and then none is served."""
         if self.keys is None:
             return None
-        if self.team is None or self.team.store is None:
+        if self.team is None:
             return Opener.of(self.keys)
-        store = StoreReader(self.team.store)
-        keys = store if self.team.store.kms is not None else Keyring(self.keys / KEYRING_FILE)
-        return StoreOpener(keys, self.keys / PUBLIC_KEY_FILE, cache=self.serving / "releases", read=store.read, where=store.where)
+        store = None if self.team.store is None else StoreReader(self.team.store)
+        keys: Unwraps = Keyring(self.keys / KEYRING_FILE)
+        if self.team.vault is not None:
+            keys = Transit(self.team.vault)
+        elif store is not None and store.has_kms:
+            keys = store
+        public_key = self.keys / PUBLIC_KEY_FILE
+        if store is None:
+            return Opener(keys, public_key)
+        return StoreOpener(keys, public_key, cache=self.serving / "releases", read=store.read, where=store.where)
 
 
 class Process:
