@@ -36,6 +36,7 @@ _RENEW_BEFORE = LEAF_LIFE / 3
 _SUCCESSOR_BEFORE = timedelta(days=30)
 _HEARD_OF_AFTER = timedelta(hours=1)
 _LOOK_SECONDS = 60.0
+HEARD_SECONDS = 3.0  # servers look once a second (stages/serving/tls.py)
 
 
 def files_of(settings: Settings, name: str) -> TlsFiles | None:
@@ -106,10 +107,27 @@ def ensure(keys: Path) -> None:
             _bring_up(keys)
 
 
-def rotate(keys: Path) -> None:
-    """Make an authority in the place of all others: whatever they signed is refused as soon as servers look, within a second or two."""
+def rotate(keys: Path, *, heard_seconds: float = HEARD_SECONDS) -> None:
+    """Put a new authority in the place of all others: whatever they signed is refused from then on.
+
+    Callers are turned away at no moment: both are trusted first, then the new one signs, then the others go, each once servers have had
+    `heard_seconds` to look. A kill meanwhile leaves both trusted: another rotation ends it.
+    """
+    folder, file = keys / FOLDER, keys / AUTHORITY_FILE
     with _alone(keys):
-        write_authorities(keys / AUTHORITY_FILE, [make_authority(datetime.now(UTC))])
+        new = make_authority(datetime.now(UTC))
+        try:
+            both = [*read_authorities(file), new]
+        except StateError:  # what it signed is known to nobody any more
+            both = []
+        if both:
+            write_authorities(file, both)
+            _trust(folder, both)
+            time.sleep(heard_seconds)
+            for name in SERVICES:
+                _sign(folder, new, name)
+            time.sleep(heard_seconds)
+        write_authorities(file, [new])
         _bring_up(keys)
 
 
@@ -154,12 +172,20 @@ def _bring_up(keys: Path) -> None:
     authorities = _with_successor(before)
     if authorities != before:
         write_authorities(file, authorities)
+    _trust(folder, authorities)
+    for name in SERVICES:
+        if not _is_fresh(keys, name, authorities):
+            _sign(folder, _signer(authorities), name)
+
+
+def _trust(folder: Path, authorities: list[Authority]) -> None:
     trusted = b"".join(one.pem for one in authorities)
     if not (folder / TRUSTED).exists() or (folder / TRUSTED).read_bytes() != trusted:
         write_atomically(folder / TRUSTED, trusted)
-    for name in SERVICES:
-        if not _is_fresh(keys, name, authorities):
-            write_atomically(folder / f"{name}.pem", issue(_signer(authorities), name, now=datetime.now(UTC)), mode=0o600)
+
+
+def _sign(folder: Path, authority: Authority, name: str) -> None:
+    write_atomically(folder / f"{name}.pem", issue(authority, name, now=datetime.now(UTC)), mode=0o600)
 
 
 def _with_successor(authorities: list[Authority]) -> list[Authority]:
