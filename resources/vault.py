@@ -21,7 +21,7 @@ class VaultKeys(Transit):
 
     def __init__(self, place: VaultPlace) -> None:
         super().__init__(place)
-        self._name = place.key
+        self._name, self._made = place.key, False
 
     def current(self) -> str:
         """Return the id of the version that wraps."""
@@ -39,8 +39,10 @@ class VaultKeys(Transit):
 
         Made so, not by encrypting alone: a token that may not create keys is told what it lacks, and no key of another kind arises.
         """
-        if not self._versions():
-            self._make()
+        if not self._made:
+            if not self._versions():
+                self._make()
+            self._made = True
         text = {"plaintext": base64.b64encode(data_key).decode(), "associated_data": base64.b64encode(context).decode()}
         prefix, version, wrapped = self.ask("POST", f"encrypt/{self._name}", text)["ciphertext"].split(":", 2)
         assert prefix == "vault"
