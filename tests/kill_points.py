@@ -13,17 +13,26 @@ _CALLS = frozenset({"open", "os.rename", "os.remove", "os.link", "os.mkdir", "fc
 
 def killed_at(moment: int, work: Callable[[], object]) -> bool:
     """Do the work in a forked child that is killed just before its call of this number; False where it came to its end before."""
-    pid = os.fork()
-    if pid == 0:
+
+    def watched() -> None:
         calls = iter(range(1, sys.maxsize))
 
         def hook(event: str, _: object) -> None:
             if event in _CALLS and next(calls) == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+        sys.addaudithook(hook)
+        work()
+
+    return was_killed(watched)
+
+
+def was_killed(work: Callable[[], object]) -> bool:
+    """Do the work in a forked child; whether that was killed. Where it failed otherwise, this fails, too."""
+    pid = os.fork()
+    if pid == 0:
         status = 1
         try:
-            sys.addaudithook(hook)
             work()
             status = 0
         except Exception:

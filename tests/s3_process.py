@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from kill_points import was_killed
 
 from platform_assets.specs.team import StoreSpec
 from resources.s3 import S3
@@ -61,27 +62,18 @@ def own_prefix(server: StoreSpec) -> S3:
 
 def killed_before_request(number: int, work: Callable[[], object]) -> bool:
     """Do the work in a forked child that is killed just before its request of this number; False where it came to its end before."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            from botocore.httpsession import URLLib3Session
 
-            send, calls = URLLib3Session.send, itertools.count(1)
+    def watched() -> None:
+        from botocore.httpsession import URLLib3Session
 
-            def counted(self: URLLib3Session, request: object) -> object:
-                if next(calls) == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return send(self, request)
+        send, calls = URLLib3Session.send, itertools.count(1)
 
-            URLLib3Session.send = counted
-            work()
-            status = 0
-        except Exception:
-            traceback.print_exc()
-            raise
-        finally:
-            os._exit(status)
-    status = os.waitpid(pid, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the work failed; what it said is on standard error"
-    return os.WIFSIGNALED(status)
+        def counted(self: URLLib3Session, request: object) -> object:
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return send(self, request)
+
+        URLLib3Session.send = counted
+        work()
+
+    return was_killed(watched)
