@@ -23,6 +23,7 @@ from dagster import DagsterInstance
 from dagster._core.code_pointer import CodePointer, ModuleCodePointer
 from dagster._core.definitions import reconstruct
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.definitions.repository_definition import RepositoryLoadData
 from dagster._core.events import EngineEventData
 from dagster._core.instance.ref import InstanceRef
 from dagster._grpc.impl import core_execute_run
@@ -34,7 +35,6 @@ from resources.dagster_instance.traces import running
 
 if TYPE_CHECKING:
     from dagster import RepositoryDefinition
-    from dagster._core.definitions.repository_definition import RepositoryLoadData
 
 # What runs that refresh or train import and nobody needs to load: pure drawing, no threads and no files. Monitoring draws without it.
 ALSO = ("matplotlib.figure", "matplotlib.backends.backend_agg")
@@ -60,12 +60,17 @@ def main() -> None:
 
 
 def _keep(module: str, loaded: RepositoryDefinition) -> None:
-    """Have Dagster take these definitions wherever it would load the module's anew; other code is loaded as ever."""
+    """Have Dagster take these definitions wherever it would load the module's anew; other code is loaded as ever.
+
+    A run of a workspace says with which data its location was loaded. Of ours that is the location's name and nothing else, and no
+    definition here asks for it.
+    """
     load = reconstruct.reconstruct_repository_def_from_pointer
 
     def take(pointer: CodePointer, repository_load_data: RepositoryLoadData | None = None) -> RepositoryDefinition:
         ours = isinstance(pointer, ModuleCodePointer) and (pointer.module, pointer.fn_name) == (module, "defs")
-        same = repository_load_data in (None, loaded.repository_load_data)
+        given = (repository_load_data or RepositoryLoadData())._replace(code_location_name=None)
+        same = given == (loaded.repository_load_data or RepositoryLoadData())
         return loaded if ours and same else load(pointer, repository_load_data)
 
     reconstruct.reconstruct_repository_def_from_pointer = take

@@ -12,6 +12,9 @@ import dagster as dg
 import psutil
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.definitions.repository_definition import RepositoryLoadData
+from dagster._core.definitions.repository_definition.repository_definition import CodeLocationReconstructionMetadataValue
+from dagster._core.execution.api import create_execution_plan
 from dagster._core.launcher.base import LaunchRunContext, WorkerStatus
 from pipeline.tiny import DEFS, wait_for
 
@@ -148,19 +151,28 @@ def test_a_run_takes_over_what_was_loaded_before_it_and_changes_nothing_of_it(pl
     module = place.root / "path" / "code_of_the_location.py"
     module.parent.mkdir()
     text = CODE.replace("TEXT", "LOADED").replace(".parent", ".parent.parent")
-    module.write_text(
-        text.replace("def defs():", "def defs():\n    LOADED.append(os.getpid())").replace("SEEN = []", "SEEN, LOADED = [], []")
-    )
+    bare, counted = "@dg.repository\ndef defs():\n    return [looks]", "@dg.definitions\ndef defs():\n    LOADED.append(os.getpid())"
+    text = text.replace(bare, counted + "\n    return dg.Definitions(jobs=[looks])")  # called at each load, unlike a repository
+    module.write_text(text.replace("SEEN = []", "SEEN, LOADED = [], []"))
     monkeypatch.setattr(warm_launcher, "_LOCATION", module.stem)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(module.parent), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.syspath_prepend(str(module.parent))
     job = ReconstructableRepository.for_module(module.stem, "defs", str(module.parent)).get_reconstructable_job("looks")
-    told = []
-    for _ in range(2):
-        run = place.instance.create_run_for_job(job.get_definition(), job_code_origin=job.get_python_origin())
+    plan = create_execution_plan(job)
+
+    def tell(given: RepositoryLoadData | None) -> dict:
+        """What a run says that carries how the location was loaded, as one of a workspace does."""
+        planned = plan._replace(repository_load_data=given)
+        run = place.instance.create_run_for_job(job.get_definition(), execution_plan=planned, job_code_origin=job.get_python_origin())
+        assert run.has_repository_load_data is (given is not None)
         place.instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
         assert place.ended(run.run_id) is dg.DagsterRunStatus.SUCCESS
-        told.append((run.run_id, place.told(run.run_id)))
-    for run_id, one in told:
-        assert one["text"] == [one["parent"]], "loaded once, by the process that both are forks of"
-        assert one["seen"] == [run_id]
+        told = place.told(run.run_id)
+        assert told["seen"] == [run.run_id]
+        return told
+
+    for given in (None, None, RepositoryLoadData(code_location_name="as_a_workspace_says")):
+        one = tell(given)
+        assert one["text"] == [one["parent"]], "loaded once, by the process that all are forks of"
+    other = tell(RepositoryLoadData(reconstruction_metadata={"state": CodeLocationReconstructionMetadataValue("of another load")}))
+    assert other["text"] == [other["parent"], other["pid"]], "loaded from other data: anew"
