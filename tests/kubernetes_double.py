@@ -240,10 +240,7 @@ class Cluster:
             pod["status"] = {"phase": "Pending", "containerStatuses": [_container(container, {"waiting": told})]}
             self.objects["pods", namespace, name] = pod
             return
-        arguments = [*(container.get("command") or ()), *(container.get("args") or ())]
-        process = self._forks.Process(
-            target=run_command, args=(arguments, self._environment(container, pod), str(self.folder / f"{name}.log")), daemon=False
-        )
+        process = self._process(pod, container)
         with self._lock:
             self.objects["pods", namespace, name] = pod
             self._processes[name] = process
@@ -268,12 +265,22 @@ class Cluster:
             )
             job["status"] = {"succeeded": 1} if good else {"failed": 1}
 
+    def _process(self, pod: Object, container: Object) -> Any:
+        """What is started, ended and joined as the container's one process; here a fork."""
+        arguments = [*(container.get("command") or ()), *(container.get("args") or ())]
+        log = self.folder / f"{pod['metadata']['name']}.log"
+        return self._forks.Process(target=run_command, args=(arguments, self._environment(container, pod), str(log)), daemon=False)
+
     def _environment(self, container: Object, pod: Object) -> dict[str, str]:
-        made = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "HOSTNAME": ""}
+        ours = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "HOSTNAME": ""}
+        return {**ours, **self._declared(container, pod), "DAGSTER_HOME": str(self.folder)}
+
+    def _declared(self, container: Object, pod: Object) -> dict[str, str]:
+        made: dict[str, str] = {}
         for source in container.get("envFrom") or ():
             reference = source.get("configMapRef") or source.get("secretRef")
             made |= self._config_maps[reference["name"]]
         for one in container.get("env") or ():
             field = ((one.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
             made[one["name"]] = pod["metadata"][field.partition(".")[2]] if field else one.get("value") or ""
-        return {**made, "DAGSTER_HOME": str(self.folder)}
+        return made

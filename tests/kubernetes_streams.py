@@ -1,4 +1,4 @@
-"""Pods that Pipes makes on the Kubernetes double: a process whose lines are stamped as a kubelet does, and a log that can be cut while it is followed."""
+"""Pods that Pipes makes on the Kubernetes double: a process whose lines are stamped as a kubelet does, and a log that is cut, or ends, while it is followed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Object = dict[str, Any]
 
 
 class PodStreams:
-    """Processes and stamped lines by pod; `cuts` says after how many lines each connection breaks, the first first."""
+    """Processes and stamped lines by pod; `cuts` says after how many lines each connection breaks, the first first, `ends` after how many it ends."""
 
     def __init__(self) -> None:
         self.cuts: list[int] = []
+        self.ends: list[int] = []
         self.connections = 0
         self._lines: dict[str, list[str]] = {}
         self._ended: dict[str, bool] = {}
@@ -69,7 +70,8 @@ class PodStreams:
 
     def _stream(self, handler: BaseHTTPRequestHandler, name: str) -> None:
         self.connections += 1
-        left = self.cuts.pop(0) if self.cuts else None
+        breaks = bool(self.cuts)
+        left = self.cuts.pop(0) if self.cuts else self.ends.pop(0) if self.ends else None
         handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n")
         sent = 0
         while True:
@@ -83,7 +85,8 @@ class PodStreams:
                 return
             for line in lines:
                 if left is not None and sent >= left:
-                    handler.wfile.write(b"40\r\nhalf a li")  # a chunk that says it is longer: the connection broke
+                    # A chunk that says it is longer: the connection broke. Or the last one: an API server whose time for a request is over.
+                    handler.wfile.write(b"40\r\nhalf a li" if breaks else b"0\r\n\r\n")
                     handler.wfile.flush()
                     return
                 handler.wfile.write(f"{len(line.encode()):x}\r\n{line}\r\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,15 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_job_name_from_run_i
 from dagster_k8s.launcher import K8sRunLauncher
 
 from platform_assets.stages.placement.binding import bind_pod
+from platform_assets.stages.placement.pod_ends import never_started, what_keeps
 from resources.dagster_instance.k8s_patience import patiently
+from resources.dagster_instance.k8s_pods import see_pods
 
 if TYPE_CHECKING:
     from dagster import DagsterRun
     from dagster._core.launcher import LaunchRunContext, ResumeRunContext
+
+    from platform_assets.stages.placement.pod_ends import PodSeen
 
 STEP_EXECUTOR = "k8s"  # gives each step a pod of its own, which dagster-k8s builds from the step's tags and never from the run's
 _GONE = "could not be found"  # dagster-k8s's words for a job that is not there, as against an answer that is not
@@ -44,6 +49,7 @@ class BoundK8sRunLauncher(K8sRunLauncher):
     def __init__(self, *, limits: Limits | None = None, **more: Any) -> None:
         super().__init__(**more)
         self.limits = limits or Limits()
+        self._kept_since: dict[str, float] = {}  # when a worker's job was first seen to wait for its image, without a break since
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -75,11 +81,40 @@ class BoundK8sRunLauncher(K8sRunLauncher):
         patiently(ask, seconds=self.limits.api_wait_seconds)
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Ask for the run's job; no answer is no death: a run would be failed, or get a second worker beside the one that lives."""
+        """Ask for the run's job; no answer is no death: a run would be failed, or get a second worker beside the one that lives.
+
+        A worker that has waited for its image for `image_wait_seconds` is dead, however active its job.
+        """
         found = super().check_run_worker_health(run)
         if found.status == WorkerStatus.UNKNOWN and _GONE not in (found.msg or ""):
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"The API server did not answer; it is asked again. {found.msg}")
+        if found.status == WorkerStatus.RUNNING:
+            job = self._worker_of(run)
+            keeps = what_keeps(see_pods(self._api_client, job, self.job_namespace))
+            since = self._kept_since.setdefault(job, time.monotonic()) if keeps else self._kept_since.pop(job, None)
+            if keeps and since is not None and (waited := time.monotonic() - since) >= self.limits.image_wait_seconds:
+                return CheckRunHealthResult(WorkerStatus.FAILED, self._take_away(job, keeps, waited_seconds=waited))
         return found
+
+    def get_run_worker_debug_info(self, run: DagsterRun, include_container_logs: bool | None = True) -> str | None:  # noqa: FBT001, FBT002 - theirs
+        """Say why the monitor gives a run up: it alone asks, just before it does.
+
+        A worker that waits for its image is taken away then. Nobody would look after it again: it would hold its share of the quota for
+        ever, or begin a run that has failed.
+        """
+        job = self._worker_of(run)
+        keeps = what_keeps(see_pods(self._api_client, job, self.job_namespace))
+        if keeps is None:
+            return super().get_run_worker_debug_info(run, include_container_logs=include_container_logs)
+        return self._take_away(job, keeps, waited_seconds=time.time() - keeps.created)
+
+    def _take_away(self, job: str, keeps: PodSeen, *, waited_seconds: float) -> str:
+        self._kept_since.pop(job, None)
+        self._api_client.delete_job(job, self.job_namespace)
+        return never_started(keeps, waited_seconds=waited_seconds).sentence
+
+    def _worker_of(self, run: DagsterRun) -> str:
+        return str(get_job_name_from_run_id(run.run_id, resume_attempt_number=self._get_resume_attempt_number(run)))
 
     def get_container_context_for_run(self, dagster_run: DagsterRun) -> K8sContainerContext:
         """Return the pod of a run; StageError where one pod would have to hold a GPU for steps without one."""

@@ -21,6 +21,7 @@ from dagster_k8s.executor import K8sStepHandler
 from platform_assets.stages.placement.binding import COMPUTE
 from platform_assets.stages.placement.pod_ends import PodEnd, PodSeen, ended_in_silence, how_ended, never_started, what_keeps
 from resources.dagster_instance.k8s_patience import patiently
+from resources.dagster_instance.k8s_pods import see_pods
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import IStepContext
@@ -155,32 +156,13 @@ class BoundStepHandler(K8sStepHandler):
         return str(self._get_container_context(context).namespace)
 
     def _pods(self, context: StepHandlerContext) -> list[PodSeen]:
-        pods = self._api_client.get_pods_in_job(self._get_k8s_step_job_name(context), self._namespace(context))
-        return [_see(pod) for pod in pods]
+        return see_pods(self._api_client, self._get_k8s_step_job_name(context), self._namespace(context))
 
 
 def _attempt(context: StepHandlerContext, key: str) -> int:
     """Count the attempts of a step before this one."""
     known = context.execute_step_args.known_state
     return known.get_retry_state().get_attempt_count(key) if known else 0
-
-
-def _see(pod: Any) -> PodSeen:
-    status = pod.status
-    container = (status.container_statuses or [None])[0]
-    waiting, ended = (container.state.waiting, container.state.terminated) if container and container.state else (None, None)
-    return PodSeen(
-        name=pod.metadata.name,
-        created=pod.metadata.creation_timestamp.timestamp(),
-        image=pod.spec.containers[0].image or "",
-        reason=status.reason or "",
-        message=status.message or "",
-        disrupted=any(one.type == "DisruptionTarget" and one.status == "True" for one in status.conditions or ()),
-        waiting=(waiting.reason or "") if waiting else "",
-        waiting_message=(waiting.message or "") if waiting else "",
-        terminated=(ended.reason or "") if ended else "",
-        exit_code=ended.exit_code if ended else None,
-    )
 
 
 class BoundStepExecutor(StepDelegatingExecutor):

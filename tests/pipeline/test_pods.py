@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +18,13 @@ import yaml
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
-from dagster._daemon.monitoring.run_monitoring import monitor_started_run
+from dagster._daemon.monitoring.run_monitoring import monitor_started_run, monitor_starting_run
 from dagster_k8s import PipesK8sClient
 from kubernetes_double import Cluster, Fault, hurry
 from pipeline import pods_location as location
 
 from platform_assets.stages.cluster.rules import containers_have_limits, images_are_pinned, pods_are_confined
+from resources.dagster_instance.k8s_pipes import WholePodLogs
 
 pytestmark = [pytest.mark.slow]
 PATIENCE_SECONDS = 240
@@ -53,6 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterato
         image_wait_seconds=1,
         event_wait_seconds=1,
     )
+    config["run_monitoring"]["start_timeout_seconds"] = 1
     (folder / "dagster.yaml").write_text(yaml.safe_dump(config))
     try:
         yield found
@@ -191,7 +196,8 @@ def test_a_step_whose_lost_pod_got_another_in_its_place_is_tried_again(instance:
     run = launch(instance, cluster)
     assert run.status == dg.DagsterRunStatus.SUCCESS
     assert attempts(cluster) == 2
-    assert [job["status"] for job in cluster.of_kind("jobs")] == [{"succeeded": 1}] * 4  # the run's, and of the steps none that failed
+    # The run's, whose pod ends a moment after its run, and of the steps none that failed.
+    wait_for(lambda: [job["status"] for job in cluster.of_kind("jobs")] == [{"succeeded": 1}] * 4, cluster)
     said = told(instance, run)
     assert said.count("Its pod was lost with its node, or deleted, and the one that was put in its place does not begin it again.") == 1
     assert "again even though it was already started" in messages(instance, run.run_id)
@@ -262,14 +268,66 @@ def test_a_run_whose_worker_dies_goes_on_in_another_whether_its_step_works_on_or
     assert "Its pod is gone: its node was lost" in told(instance, run)
 
 
-def test_a_log_that_is_cut_goes_on_from_where_it_was(instance: dg.DagsterInstance, cluster: Cluster) -> None:
-    cluster.streams.cuts += [3, 6]
+def monitor(instance: dg.DagsterInstance, cluster: Cluster, run_id: str) -> dg.DagsterRun:
+    """Let Dagster's monitor look at a run until it has given it up."""
+
+    def is_over() -> bool:
+        record = instance.get_run_record_by_id(run_id)
+        if record.dagster_run.status == dg.DagsterRunStatus.NOT_STARTED:  # launched here, not by the daemon, which says STARTING
+            monitor_starting_run(instance, record, logging.getLogger())
+        elif record.dagster_run.status == dg.DagsterRunStatus.STARTED:
+            monitor_started_run(instance, cast("Any", None), record, logging.getLogger())
+        return instance.get_run_by_id(run_id).is_finished
+
+    wait_for(is_over, cluster)
+    return instance.get_run_by_id(run_id)
+
+
+NO_IMAGE = r"Its image falaj:1 could not be pulled within \d+ s \(ImagePullBackOff: Back-off pulling image"
+
+
+def test_a_run_whose_own_image_is_not_there_fails_with_a_sentence_and_leaves_no_pod(instance: dg.DagsterInstance, cluster: Cluster) -> None:
+    cluster.unpullable = lambda _: True
+    run_id = start(instance)
+    assert monitor(instance, cluster, run_id).status == dg.DagsterRunStatus.FAILURE
+    assert re.search(NO_IMAGE, messages(instance, run_id))
+    assert cluster.of_kind("jobs") + cluster.of_kind("pods") == []  # nothing holds its quota, or begins once the image is there
+
+
+def test_a_run_whose_worker_dies_and_whose_image_is_gone_by_then_fails_with_a_sentence(
+    instance: dg.DagsterInstance, cluster: Cluster
+) -> None:
+    cluster.close_gate("gone")
+    run_id = start(instance)
+    wait_for(lambda: attempts(cluster) == 1, cluster)
+    cluster.unpullable = lambda _: True
+    cluster.kill(worker_of(cluster, run_id, resumed=0), reason="Error", exitCode=137)
+    assert monitor(instance, cluster, run_id).status == dg.DagsterRunStatus.FAILURE
+    assert len(re.findall(NO_IMAGE, messages(instance, run_id))) == 3  # of each worker in its place: the run is given up with the third
+    assert [pod for pod in cluster.of_kind("pods") if pod["status"]["phase"] == "Pending"] == []
+    (step,) = [pod for pod in cluster.of_kind("pods") if "nodeSelector" in pod["spec"]]
+    cluster.kill(step)
+
+
+def run_pipes(instance: dg.DagsterInstance, cluster: Cluster, *, connections: int, **more: Any) -> list[int]:
+    """Let a pod say eight messages, the last when its log has been asked for so often; return those that arrived."""
+    gate = cluster.folder / f"gate-{uuid.uuid4().hex}"
+    os.mkfifo(gate)
     program = (
         "from dagster_pipes import open_dagster_pipes as opened\n"
         "with opened() as pipes:\n"
         "    for number in range(8):\n"
+        f"        _ = open({str(gate)!r}).read() if number == 7 else ''\n"
         "        pipes.report_custom_message({'number': number})\n"
     )
+    before = cluster.streams.connections
+
+    def let_go() -> None:
+        wait_for(lambda: cluster.streams.connections == before + connections, cluster)
+        gate.write_text("")
+
+    letting = threading.Thread(target=let_go)
+    letting.start()
 
     @dg.asset(required_resource_keys={"pods"})
     def outside(context):  # dagster refuses deferred annotations here
@@ -278,8 +336,20 @@ def test_a_log_that_is_cut_goes_on_from_where_it_was(instance: dg.DagsterInstanc
         )
         return dg.MaterializeResult(metadata={"numbers": [one["number"] for one in ended.get_custom_messages()]})
 
-    client = PipesK8sClient(load_incluster_config=False, kubeconfig_file=str(cluster.folder / "kubeconfig"), poll_interval=0.05)
+    client = PipesK8sClient(load_incluster_config=False, kubeconfig_file=str(cluster.folder / "kubeconfig"), poll_interval=0.05, **more)
     result = dg.materialize([outside], resources={"pods": client}, instance=instance)
+    letting.join()
     (made,) = result.asset_materializations_for_node("outside")
-    assert made.metadata["numbers"].value == list(range(8))
-    assert cluster.streams.connections == 3
+    return made.metadata["numbers"].value
+
+
+def test_a_log_that_is_cut_goes_on_from_where_it_was(instance: dg.DagsterInstance, cluster: Cluster) -> None:
+    cluster.streams.cuts += [3, 6]
+    assert run_pipes(instance, cluster, connections=3) == list(range(8))
+
+
+def test_a_log_that_ends_while_its_pod_runs_is_read_on(instance: dg.DagsterInstance, cluster: Cluster) -> None:
+    cluster.streams.ends += [3]
+    assert run_pipes(instance, cluster, connections=1) == [0, 1]  # dagster-k8s's own reader: when this fails, ours is needed no more
+    cluster.streams.ends += [3, 6]
+    assert run_pipes(instance, cluster, connections=3, message_reader=WholePodLogs()) == list(range(8))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import socketserver
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,3 +77,44 @@ def test_servers_that_are_away_are_named_all_together_and_the_pod_does_not_start
     assert "http://127.0.0.1:2 was asked to take an object and said: " in said
     assert "PostgreSQL" not in said
     assert "Traceback" not in said
+
+
+@contextmanager
+def passing_on(port: int, server: str) -> Iterator[None]:
+    """Listen, and pass on to a database's server whatever comes."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((urlsplit(server).hostname, urlsplit(server).port)) as there:
+                back = threading.Thread(target=self.copy, args=(there, self.request))
+                back.start()
+                self.copy(self.request, there)
+                back.join()
+
+        def copy(self, source: socket.socket, target: socket.socket) -> None:
+            while chunk := source.recv(65536):
+                target.sendall(chunk)
+            target.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", port), Handler) as gate:
+        threading.Thread(target=gate.serve_forever, args=(0.05,), daemon=True).start()
+        yield
+        gate.shutdown()
+
+
+def test_a_database_that_is_away_is_named_and_the_next_try_finds_it_when_it_is_back(checkout: Path, environment: dict[str, str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = Path(environment["FALAJ_TEAM"])
+    url = next(line for line in file.read_text().splitlines() if "postgresql://" in line).partition("'")[2].rstrip("'")
+    place = urlsplit(url)
+    file.write_text(file.read_text().replace(f":{place.port}/", f":{port}/", 1))
+    code, said, _ = start(checkout, environment)
+    assert code == 1  # and the kubelet tries it again, 10 s later, 20, 40, up to 300
+    assert f"PostgreSQL at 127.0.0.1:{port} was asked for database {place.path[1:]} as falaj and said: " in said
+    assert "Connection refused" in said
+    assert "Traceback" not in said
+    with passing_on(port, url):
+        code, said, _ = start(checkout, environment)
+    assert (code, said) == (0, f"The servers of {file} answer, and hold what is needed.\n")
