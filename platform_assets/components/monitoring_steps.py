@@ -68,6 +68,8 @@ def take_segments(model: str, parts: Parts) -> int:
 def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     """Hold each new window of the log against a healthy feed, then against the training reference of the release that is live."""
     del dataset
+    from threadpoolctl import threadpool_limits
+
     from platform_assets.stages.monitoring.feed_report import extend_feed, silence_faults
     from platform_assets.stages.monitoring.report import extend_report
 
@@ -78,7 +80,9 @@ def report_drift(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome:
     pointer = step.find(key, DriftPointer)
     log, bundle = parts.tables.read(pin), parts.releases.open(live.live_digest)
     feed = extend_feed(read_feed(parts, pointer), log=log, bundle=bundle, model=model)
-    report = silence_faults(extend_report(read_drift(parts, pointer), log=log, bundle=bundle, model=model, feed=feed), feed)
+    with threadpool_limits(limits=1, user_api="blas"):  # of runs side by side the threads would spin while they wait for a core
+        extended = extend_report(read_drift(parts, pointer), log=log, bundle=bundle, model=model, feed=feed)
+    report = silence_faults(extended, feed)
     service = watch_service(model, parts, report.service, live=live, at=report.windows[-1].last_event if report.windows else "")
     told, report = len(report.service), replace(report, service=service)
     newest = report.windows[-1] if report.windows else None

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
+from threadpoolctl import threadpool_info
 
 from platform_assets import keys
 from platform_assets.answers import open_model
@@ -19,6 +20,7 @@ from platform_assets.manifests import MANIFEST_FILE, list_files
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.record_json import to_json
 from platform_assets.specs.records import DriftPointer, RolloutVerdict
+from platform_assets.stages.monitoring import report
 from platform_assets.stages.monitoring.feed import remember_feed
 from platform_assets.stages.monitoring.feed_report import feed_columns
 from platform_assets.stages.monitoring.profile import Profile
@@ -128,3 +130,17 @@ def test_a_report_grows_by_whole_windows_over_an_erasure_and_tells_how_the_relea
     page = (world.home.reports / "drift-m.html").read_text()
     assert "How it is served" in page
     assert json.loads((world.home.serving / "drift.json").read_text())["m"]["light"] == "amber"
+
+
+def test_matrices_are_multiplied_by_one_thread_so_that_runs_side_by_side_do_not_wait_for_each_other(world, monkeypatch):
+    extend, seen = report.extend_report, set()
+
+    def watch(*given, **named):
+        seen.update(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return extend(*given, **named)
+
+    monkeypatch.setattr(report, "extend_report", watch)
+    before = threadpool_info()
+    assert world.look(world.log.slice(0, ROWS)).record.windows == 1
+    assert seen == {1}
+    assert threadpool_info() == before, "whatever comes next in this process has its own number"
