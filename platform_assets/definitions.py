@@ -17,6 +17,7 @@ from platform_assets.ports import Watcher
 from resources import certificates
 from resources.dagster_instance.engines import keep_engines
 from resources.dagster_instance.gate import admission_of
+from resources.dagster_instance.together import write_together
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
 
@@ -55,6 +56,7 @@ def defs() -> dg.Definitions:
     """What Dagster loads."""
     silence_telemetry()
     keep_engines()
+    write_together()
     settings = read_settings()
     start_logging("steps", settings.log_form)
     certificates.check(settings)

@@ -20,6 +20,7 @@ from dagster._daemon.cli import main
 from platform_assets.logs import JSON, start_logging
 from resources.dagster_instance.code import stamp_code
 from resources.dagster_instance.engines import keep_engines
+from resources.dagster_instance.together import write_together
 from resources.dagster_instance.warm_launcher import warm_up
 from resources.settings import read_settings
 
@@ -91,5 +92,6 @@ if __name__ == "__main__":
     controller.create_daemon_grpc_server_registry = _steady  # the daemon has no setting for it
     controller.WorkspaceProcessContext = SteadyWorkspace  # type: ignore[misc]
     keep_engines()
+    write_together()
     warm_up()
     main()
