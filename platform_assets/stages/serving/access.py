@@ -51,15 +51,17 @@ class Gate:
     """Checks one request's right. A verified token is remembered until it expires: a signature costs more than a prediction."""
 
     def __init__(
-        self, key: Ed25519PublicKey | None, *, tokens_required: bool, certified: bool = False, oidc: OidcIssuer | None = None,
-        on_denied: Callable[[str], None] = lambda _: None,
+        self, read_key: Callable[[], Ed25519PublicKey | None], *, tokens_required: bool, certified: bool = False,
+        oidc: OidcIssuer | None = None, on_denied: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        """`certified`: services show certificates. `oidc`: an issuer whose tokens are taken beside ours.
+        """`read_key`: where it finds none it is asked again with each token, since a server may start before anything that signs one.
+
+        `certified`: services show certificates. `oidc`: an issuer whose tokens are taken beside ours.
 
         `on_denied` hears the reason, in two words, of each caller turned away.
         """
         self._certified = certified
-        self._key, self._oidc, self._on_denied = key, oidc, on_denied
+        self._key, self._read_key, self._oidc, self._on_denied = read_key(), read_key, oidc, on_denied
         self._tokens_required = tokens_required
         self._verified: dict[bytes, tuple[float, frozenset[str]]] = {}
 
@@ -122,10 +124,9 @@ class Gate:
             raise AccessError("the Authorization header must read 'Bearer TOKEN'")
         if self._oidc is not None and _issuer_of(token) == self._oidc.url:
             return self._remember(authorization, self._oidc.read(token.strip().decode("latin-1")))
+        self._key = self._key or self._read_key()
         if self._key is None:
-            raise AccessError(
-                "this server has no public key, so no token is valid here; `falaj token` makes the key, then restart the server"
-            )
+            raise AccessError("this server has no public key, so no token is valid here; `falaj token` makes the key")
         return self._remember(authorization, _verify(token.strip(), self._key))
 
     def _remember(self, authorization: bytes, found: tuple[float, frozenset[str]]) -> tuple[float, frozenset[str]]:

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,11 @@ class Process:
         oidc = config.issuer()
         if oidc is not None:
             oidc.start()
-        key = read_public_key(config.keys)
         certified = config.tls is not None and config.tls.services is not None
-        gate = Gate(key, tokens_required=config.tokens_required, certified=certified, oidc=oidc, on_denied=self._denials.note)
+        gate = Gate(
+            partial(read_public_key, config.keys), tokens_required=config.tokens_required, certified=certified, oidc=oidc,
+            on_denied=self._denials.note,
+        )  # fmt: skip
         memory, unforeseen = Memory(config.memory_bytes), Unforeseen()
         batcher = Batcher(asyncio.get_running_loop(), memory=memory, unforeseen=unforeseen)
         lookup = Lookup(open_reader(config.team.redis if config.team is not None else config.online))
