@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from platform_assets.errors import ReleaseError
 from platform_assets.specs.packages import Package
 from platform_assets.stages.release.sbom import SBOM_FILE, write_software_bill
+from resources.commit import COMMIT_FILE
 from resources.edge_site import our_modules, site_files
 from resources.packages import installed_packages
 from resources.settings import CHECKOUT
@@ -60,9 +61,11 @@ def write_context(kind: str, folder: Path) -> None:
 def _write_tree(folder: Path) -> None:
     """Write the files of the commit, not what stands in the working tree beside it: the label names the commit."""
     folder.mkdir()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    (folder / COMMIT_FILE.name).write_text(commit.stdout, encoding="utf-8")  # releases name it; Git is not in the image
     with subprocess.Popen(["git", "archive", "--format=tar", "HEAD"], cwd=CHECKOUT, stdout=subprocess.PIPE) as archive:
         unpacked = subprocess.run(["tar", "--extract", "--directory", folder], stdin=archive.stdout, check=False)
-    if archive.returncode or unpacked.returncode:
+    if commit.returncode or archive.returncode or unpacked.returncode:
         raise ReleaseError(f"{CHECKOUT} is no git checkout that can be archived; build images from a clone")
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from platform_assets import logs
 from platform_assets.errors import StateError
-from platform_assets.tracing import is_endpoint
 from resources.notices import NoticeSettings, read_notices
+from resources.trace_settings import TraceSettings, read_traces
 from resources.variables import QUIET, STEADY, VARIABLES
 
 if TYPE_CHECKING:
@@ -184,14 +184,6 @@ class IdentitySettings:
 
 
 @dataclass(frozen=True)
-class TraceSettings:
-    """Where spans are sent, and the share of predictions that are, of those whose caller has not decided it."""
-
-    endpoint: str | None = None
-    share: float = 0.01
-
-
-@dataclass(frozen=True)
 class Settings:
     """What the environment decides."""
 
@@ -215,7 +207,7 @@ class Settings:
     notices: NoticeSettings = field(default_factory=NoticeSettings)
     identity: IdentitySettings = IdentitySettings()
     log_form: str = logs.TEXT
-    traces: TraceSettings = TraceSettings()
+    traces: TraceSettings = field(default_factory=TraceSettings)
     team: TeamSpec | None = None
     team_file: Path | None = None
     elsewhere: tuple[str, ...] = ()  # variables that name a place of their own for what is kept here otherwise
@@ -233,10 +225,14 @@ def apply_to_this_process(settings: Settings, **more: str) -> None:
     os.environ.update({"FALAJ_HOME": str(settings.home.root), "DAGSTER_HOME": str(settings.home.instance), **more})
 
 
+def read_home() -> Home:
+    """Read where the home is, and nothing else: a team's file need be neither there nor right."""
+    return Home(Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute())
+
+
 def read_settings() -> Settings:
     """Read the environment; every default is the laptop's."""
-    root = Path(_chosen("FALAJ_HOME") or CHECKOUT / VARIABLES["FALAJ_HOME"].default).expanduser().absolute()
-    home = Home(root)
+    home = read_home()
     settings = Settings(
         home=home,
         environment=_read_environment(),
@@ -260,7 +256,7 @@ def read_settings() -> Settings:
         elsewhere=tuple(name for name in ("FALAJ_LEDGER", "FALAJ_EVENTS") if _chosen(name)),
         tenant=home.tenant.read_text().strip() if home.tenant.is_file() else None,
         log_form=_read_log_form(),
-        traces=_read_traces(),
+        traces=read_traces(_chosen),
     )
     if settings.environment == LAPTOP:
         return with_places(settings)
@@ -346,15 +342,6 @@ def _read_log_form() -> str:
     if value not in logs.FORMS:
         raise StateError(f"FALAJ_LOG is {value!r}; right would be {' or '.join(logs.FORMS)}")
     return value
-
-
-def _read_traces() -> TraceSettings:
-    endpoint, share = _chosen("FALAJ_TRACES"), _chosen("FALAJ_TRACES_SHARE") or VARIABLES["FALAJ_TRACES_SHARE"].default
-    if endpoint is not None and not is_endpoint(endpoint):
-        raise StateError(f"FALAJ_TRACES is {endpoint!r}; right would be the address of an OTLP receiver, such as http://127.0.0.1:4318")
-    if not re.fullmatch(r"0|1|0?\.\d{1,6}|1\.0*", share):
-        raise StateError(f"FALAJ_TRACES_SHARE is {share!r}; right would be a share from 0 to 1, such as 0.01")
-    return TraceSettings(endpoint, float(share))
 
 
 def _read_workers() -> int:

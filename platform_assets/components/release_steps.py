@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import dagster as dg
 
 from platform_assets import keys
@@ -17,6 +14,7 @@ from platform_assets.specs.dataset import DatasetSpec
 from platform_assets.specs.model import ModelSpec
 from platform_assets.specs.records import GateVerdict, Release, RolloutVerdict, Training, TrainingSet
 from platform_assets.tracing import traceparent
+from resources.commit import find_commit
 from resources.dagster_instance import gate
 
 CODE_VERSION = "1"
@@ -136,9 +134,3 @@ def make_release(model: ModelSpec, dataset: DatasetSpec, step: Step) -> Outcome 
 def _mlflow_run(step: Step, model: ModelSpec) -> object:
     event = step.context.instance.get_latest_materialization_event(dg.AssetKey(keys.model_key(model.name, "trained")))
     return event.asset_materialization.metadata["mlflow_run"].value if event and event.asset_materialization else ""
-
-
-def find_commit() -> str:
-    """Return the Git commit of the declarations in force, or the word unversioned."""
-    answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else "unversioned"

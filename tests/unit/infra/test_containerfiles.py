@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from resources import commit
 from resources.images import KINDS, main, requirements, write_context
 
 PORTS = {"inference": {8151}, "platform": {4000}, "trainer": set()}
@@ -85,6 +86,18 @@ def test_the_trainers_image_holds_every_architecture_and_no_dagster(tmp_path: Pa
     assert not any(re.match(r"dagster(?!-pipes)", one) for one in requirements("trainer"))
     (component,) = json.loads((tmp_path / "sbom.cdx.json").read_text())["components"]
     assert component["purl"] == "pkg:pypi/torch@2.13.0"
+
+
+def test_the_platforms_tree_says_its_commit_where_there_is_no_git(tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "dagster-1.13.27-py3-none-any.whl").touch()
+    write_context("platform", tmp_path)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+    monkeypatch.setattr(commit, "COMMIT_FILE", tmp_path / "tree" / commit.COMMIT_FILE.name)
+    monkeypatch.setenv("PATH", "")
+    assert commit.find_commit() == head
+    monkeypatch.setattr(commit, "COMMIT_FILE", tmp_path / "none")
+    assert commit.find_commit() == "unversioned"
 
 
 def test_the_platforms_image_asks_for_what_the_project_depends_on() -> None:

@@ -164,6 +164,7 @@ def test_the_values_for_dagsters_chart_make_the_same_instance_and_the_same_pods(
         one["config"]["volumes"] = sorted(one["config"]["volumes"], key=str)
         one["config"]["volume_mounts"] = sorted(one["config"]["volume_mounts"], key=str)
     assert launcher == ours["run_launcher"]
+    assert values["computeLogManager"]["config"]["customComputeLogManager"] == {**ours["compute_logs"], "config": {}}
     daemon = values["dagsterDaemon"]
     assert daemon["runCoordinator"]["config"]["customRunCoordinator"] == ours["run_coordinator"]
     assert {_snake(name): value for name, value in daemon["runMonitoring"].items()} == ours["run_monitoring"]

@@ -21,7 +21,8 @@ from platform_assets.stages.placement.binding import Binding
 from platform_assets.tracing import stop_tracing, traceparent
 from resources.dagster_instance.traces import TRACE_TAG, launching, running
 from resources.parts import build_parts
-from resources.settings import Home, Settings, TraceSettings
+from resources.settings import Home, Settings
+from resources.trace_settings import TraceSettings
 
 MODEL = "tiny_cancellations"
 
