@@ -8,11 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 USER = 10001
-BASE = "localhost/falaj-base:bookworm"
 CONFINED = ("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges")
 CONTAINERS = """
 [containers]
@@ -41,32 +41,42 @@ class Podman:
         """Run any command with these settings; it may fail."""
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
 
+    def start(self, command: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start a command that somebody else ends."""
+        return subprocess.Popen(command, env=self._environment, stdout=output, stderr=subprocess.STDOUT)
+
     def logs(self, name: str) -> str:
         said = self.ask("podman", "logs", name)
         return said.stdout + said.stderr
 
     @contextmanager
     def built(self, checkout: Path, kind: str) -> Iterator[str]:
-        """An image of this checkout, removed in the end; skips with the reason where there is no base, or no container runs."""
-        self._need_base()
+        """An image of this checkout, removed in the end, or the one that FALAJ_IMAGE_KIND names; skips with the reason where none can be."""
+        if named := os.environ.get(f"FALAJ_IMAGE_{kind.upper()}"):
+            yield named
+            return
+        base = self._need_base()
         name = f"localhost/falaj/{kind}:test"
-        built = self.ask("sh", checkout / "infra" / "docker" / "build.sh", kind, BASE, name)
+        built = self.ask("sh", checkout / "infra" / "docker" / "build.sh", kind, base, name)
         assert built.returncode == 0, built.stderr
         try:
             yield name
         finally:
             self.ask("podman", "rmi", "--force", name)
 
-    def _need_base(self) -> None:
+    def _need_base(self) -> str:
         folder = Path(os.environ.get("FALAJ_BASE", "/var/cache/falaj/base"))
         if not (folder / "usr" / "bin" / "python3").exists():
-            pytest.skip(f"there is no base in {folder}: make it with infra/docker/base.sh, or name an image in FALAJ_IMAGE")
-        if self.ask("podman", "image", "exists", BASE).returncode:
-            made = self.ask("sh", "-c", f"tar -C {folder} -c . | podman import - {BASE}")
+            pytest.skip(f"there is no base in {folder}: make it with infra/docker/base.sh, or name an image in FALAJ_IMAGE_KIND")
+        recipe = folder / "etc" / "falaj-base"  # an image of a base that was made by another recipe is not taken for it
+        base = f"localhost/falaj-base:{recipe.read_text().strip() if recipe.exists() else 'bookworm'}"
+        if self.ask("podman", "image", "exists", base).returncode:
+            made = self.ask("sh", "-c", f"tar -C {folder} -c . | podman import - {base}")
             assert made.returncode == 0, made.stderr
-        tried = self.ask("podman", "run", "--rm", "--network=none", BASE, "true")
+        tried = self.ask("podman", "run", "--rm", "--network=none", base, "true")
         if tried.returncode:
             pytest.skip(f"this machine runs no containers: {tried.stderr.strip().splitlines()[-1:]}")
+        return base
 
 
 def need_podman() -> None:

@@ -17,5 +17,6 @@ debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates,lib
     tail -5 "$part.log" >&2
     exit 1
 }
+cksum <"$0" | cut -d ' ' -f 1 >"$part/etc/falaj-base" # what made it: a base of another recipe is made anew
 rm -rf "$part.log" "$part"/var/cache/apt/archives/*.deb "$part"/var/lib/apt/lists/*
 mv "$part" "$1"

@@ -24,4 +24,8 @@ if [ "$1" != inference ]; then
     wheels --find-links "$context/wheels" --requirement "$context/requirements"
 fi
 .venv/bin/python -m resources.images context "$1" "$context"
-podman build --quiet --layers=false --network=none --build-arg "BASE=$2" --build-arg "COMMIT=$commit" --tag "$3" --file "infra/docker/Containerfile.$1" "$context"
+podman image exists "$2" || podman pull --quiet "$2" >/dev/null
+podman build --quiet --layers=false --network=none --build-arg "BASE=$2" --build-arg "COMMIT=$commit" \
+    --label "org.opencontainers.image.base.name=$2" \
+    --label "org.opencontainers.image.base.digest=$(podman image inspect --format '{{.Digest}}' "$2")" \
+    --tag "$3" --file "infra/docker/Containerfile.$1" "$context"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -79,10 +80,6 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
 
 @pytest.fixture(scope="module")
 def image(podman: Podman, checkout: Path) -> Iterator[str]:
-    """The image that FALAJ_IMAGE names, else one that is built here, on the base that infra/docker/base.sh made."""
-    if named := os.environ.get("FALAJ_IMAGE"):
-        yield named
-        return
     with podman.built(checkout, "inference") as name:
         yield name
 
@@ -101,7 +98,8 @@ def contained(tmp_path: Path, image: str, podman: Podman) -> Iterator[Contained]
 def test_the_image_says_its_commit_its_user_and_what_is_in_it(contained: Contained, checkout: Path) -> None:
     told = json.loads(contained.podman("inspect", contained.name))[0]["Config"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
-    assert os.environ.get("FALAJ_IMAGE") or told["Labels"]["org.opencontainers.image.revision"].removesuffix("-dirty") == head
+    assert os.environ.get("FALAJ_IMAGE_INFERENCE") or told["Labels"]["org.opencontainers.image.revision"].removesuffix("-dirty") == head
+    assert re.fullmatch("sha256:[0-9a-f]{64}", told["Labels"]["org.opencontainers.image.base.digest"])
     assert told["User"] == f"{USER}:{USER}"
     bill = json.loads(contained.podman("exec", contained.name, "cat", told["Labels"]["ae.falaj.sbom"]))
     assert "onnxruntime" in {one["name"] for one in bill["components"]}
