@@ -61,7 +61,7 @@ images: setup ## build the three images on BASE=NAME:TAG as REGISTRY/falaj/...:V
 			'$(or $(REGISTRY),$(error REGISTRY=HOST is missing))/falaj/'$$kind':$(or $(VERSION),$(error VERSION=TAG is missing))' || exit 1; \
 	done
 
-images-check: setup ## build the trainer image on the base in /var/cache/falaj/base, and train in it as its pods do (minutes)
+images-check: setup ## build the images on the base in /var/cache/falaj/base, train in one and run a tenant in the others as pods do (minutes)
 	@$(PYTHON) -m pytest tests/images
 
 publish: ## push those images and sign each by its digest with the cosign key KEY

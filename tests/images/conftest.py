@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 from podman import Podman, need_podman, open_way
 
+BUILD_SECONDS = 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's first fixture builds its image; a machine that is busy takes minutes for it."""
+    for item in items:
+        item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+
 
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Podman:
