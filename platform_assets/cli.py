@@ -265,6 +265,7 @@ def check() -> None:
 @app.command()
 def bench(
     area: Annotated[str, typer.Argument(help="drift, faults, governance, pipeline, training, rollout or serving")] = "pipeline",
+    part: Annotated[str | None, typer.Option(help="One part of the area alone, such as monitoring_runs of orchestration.")] = None,
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag
 ) -> None:
@@ -272,7 +273,7 @@ def bench(
     from platform_assets.main_job import tables
     from platform_assets.main_job.bench import suite
 
-    value = suite.run_area(area, quick=quick, console=console)
+    value = suite.run_area(area, part=part, quick=quick, console=console)
     tables.print_benchmark(value, console)
     write(json_file, value)
 

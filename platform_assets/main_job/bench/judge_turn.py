@@ -8,6 +8,8 @@ missing), the sensors' process included.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,8 +38,12 @@ def main() -> None:
     parts = bind_parts(settings)
     names = list(parts.catalogue.models)
     prepare(names, parts, schema)
-    with dg.DagsterInstance.from_config(str(settings.home.instance)) as instance, run_daemon(settings) as daemon:
-        figures = _follow(names, instance, daemon)
+    with dg.DagsterInstance.from_config(str(settings.home.instance)) as instance:
+        try:
+            with run_daemon(settings) as daemon:
+                figures = _follow(names, instance, daemon)
+        finally:
+            _end_runs(instance)
     sys.stdout.write(json.dumps(figures) + "\n")
 
 
@@ -64,6 +70,19 @@ def _follow(names: list[str], instance: dg.DagsterInstance, daemon: int) -> dict
         "wall_seconds": max(found) - began, "cpu_seconds": meter.look() - before, "runs": float(instance.get_runs_count(judging)),
         "median_wall_seconds": sorted(found)[len(found) // 2] - began,
     }  # fmt: skip
+
+
+def _end_runs(instance: dg.DagsterInstance) -> None:
+    """End the runs of the next turn, which has begun: they outlive the daemon, and their home is about to go."""
+    import dagster as dg
+
+    from resources.dagster_instance.warm_launcher import PROCESS_TAG
+    from resources.processes import lives
+
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])):
+        identity = run.tags.get(PROCESS_TAG, "")
+        if identity and lives(identity):
+            os.kill(int(identity.partition(":")[0]), signal.SIGKILL)
 
 
 def _judged(names: Iterable[str], instance: dg.DagsterInstance) -> list[float]:

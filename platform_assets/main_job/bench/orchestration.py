@@ -37,7 +37,7 @@ FEW, MANY = 20, 200
 _SHIPPED = CHECKOUT / "platform_assets" / "defs"
 _LOADER = "platform_assets.main_job.bench.load_location"
 _MODEL, _DATASET = "digits", "digits"
-_UP_SECONDS, _RUN_SECONDS = 120.0, 90.0
+_UP_SECONDS, _RUN_SECONDS, _END_SECONDS = 120.0, 90.0, 30.0
 _OURS = ("module: resources.dagster_instance.warm_launcher", "class: WarmRunLauncher", "dequeue_interval_seconds: 1")
 
 
@@ -146,4 +146,8 @@ def run_daemon(settings: Settings, module: str = "resources.dagster_instance.dae
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

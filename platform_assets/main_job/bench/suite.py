@@ -26,12 +26,14 @@ AREAS = {  # modules of this room, by area
 }
 
 
-def run_area(area: str, *, quick: bool, console: Console) -> dict[str, Any]:
-    """Run one area of the benchmark suite; rows that fall short are returned too."""
+def run_area(area: str, *, part: str | None = None, quick: bool, console: Console) -> dict[str, Any]:
+    """Run one area of the benchmark suite, or one of its modules (`part`); rows that fall short are returned too."""
     if area not in AREAS:
         raise FalajError(f"bench {area!r}: there is no such area; this version has: {', '.join(AREAS)}.")
+    if part is not None and part not in AREAS[area]:
+        raise FalajError(f"bench {area} --part {part!r}: there is no such part; this area has: {', '.join(AREAS[area])}.")
     rows = []
-    for name in AREAS[area]:
+    for name in AREAS[area] if part is None else (part,):
         rows += import_module(f"platform_assets.main_job.bench.{name}").measure(quick=quick, console=console)
-    command = f"falaj bench {area}{' --quick' if quick else ''}"
+    command = f"falaj bench {area}{f' --part {part}' if part else ''}{' --quick' if quick else ''}"
     return {"area": area, "date": f"{datetime.now(tz=UTC):%Y-%m-%d}", "machine": describe_machine(), "command": command, "rows": rows}
