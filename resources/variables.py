@@ -16,8 +16,13 @@ QUIET = {
 }
 
 
-# torchrun: with a store shared between rounds, processes that start again or come back wait for each other for ever (torch 2.13).
-STEADY = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+# For every process that this platform starts.
+STEADY = {
+    # torchrun: with a store shared between rounds, processes that start again or come back wait for each other for ever (torch 2.13).
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    # Dagster's events that come together go to its storage as one batch (resources/dagster_instance/together.py).
+    "DAGSTER_EVENT_BATCH_SIZE": "10000",
+}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 They make an engine for every statement and a connection for each: all statements are compiled anew, the schema is read anew, and the last
 connection's end writes the log back into its file. That was half of what monitoring a model cost (decision 89).
+
+A run's own log, a file a run, is not brought to the disk line by line: a killed process loses none of it, a power cut may lose its last
+seconds. What is read across runs (materialisations, checks, states of runs, cursors) stands in other files, which are (decision 94).
 """
 
 from __future__ import annotations
@@ -9,17 +12,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool, QueuePool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.engine import Engine
 
 _MOST = 16  # files: one a run, beside three that all share
@@ -50,8 +57,11 @@ class Engines:
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
 
-    def take(self, url: str, **options: Any) -> Engine:
-        """Return the engine of this file; in place of `sqlalchemy.create_engine`. One that is not made yet is not kept."""
+    def take(self, url: str, *, synced: Callable[[Path], bool] | None = None, **options: Any) -> Engine:
+        """Return the engine of this file; in place of `sqlalchemy.create_engine`. One that is not made yet is not kept.
+
+        `synced`: whether what is committed to a file is to be on the disk before anything goes on.
+        """
         path = make_url(url).database
         try:
             file = Path(path).stat() if path and options.get("poolclass") is NullPool else None
@@ -64,6 +74,8 @@ class Engines:
             engine = self._kept.pop(name, None)
             if engine is None:
                 engine = create_engine(url, **{**options, "poolclass": _StayingPool}, pool_size=2, max_overflow=-1)
+                if synced is not None and not synced(Path(str(path))):
+                    event.listen(engine, "connect", _sync_less)
             self._kept[name] = engine
             if len(self._kept) > _MOST:
                 _, oldest = self._kept.popitem(last=False)
@@ -76,6 +88,16 @@ class Engines:
         self._kept, self._lock = OrderedDict(), threading.Lock()
 
 
+def _sync_less(connection: Any, _: object) -> None:
+    """With a write-ahead log the file stays whole all the same: a power cut takes the last commits, in order."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _is_shared(file: Path) -> bool:
+    """Whether a file of the event log is that of all runs, not one run's own."""
+    return file.stem == INDEX_SHARD_NAME
+
+
 _ENGINES = Engines()
 
 
@@ -83,3 +105,4 @@ def keep_engines() -> None:
     """Have this process's storages take kept engines; once or more often is the same."""
     for storage in _STORAGES:
         storage.create_engine = _ENGINES.take  # type: ignore[attr-defined]
+    sqlite_event_log.create_engine = partial(_ENGINES.take, synced=_is_shared)

@@ -7,7 +7,6 @@ their run, so that a process that is killed loses nothing that it had said.
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
     from dagster._core.events.log import EventLogEntry
     from sqlalchemy.engine import Connection
-
-_MOST = "10000"  # events of a batch
 
 
 class _Within(SqliteEventLogStorage):
@@ -59,6 +56,5 @@ def _store_event_batch(storage: SqliteEventLogStorage, events: Sequence[EventLog
 
 
 def write_together() -> None:
-    """Have this process's storages write batches so, and Dagster hand them over; once or more often is the same."""
-    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", _MOST)
+    """Have this process's storages write batches so; once or more often is the same. `STEADY` has Dagster hand them over."""
     SqliteEventLogStorage.store_event_batch = _store_event_batch  # type: ignore[assignment, method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,7 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine, text
 from sqlalchemy.pool import NullPool
 
-from resources.dagster_instance.engines import Engines, keep_engines
+from resources.dagster_instance.engines import Engines, _is_shared, keep_engines
 
 
 @pytest.fixture
@@ -86,6 +87,23 @@ def test_a_fork_takes_none_of_its_parents_connections(file: Path) -> None:
         os._exit(0 if ours is not theirs and ask(ours)[0] == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert take(engines, file) is theirs
+
+
+def test_a_runs_own_log_alone_is_not_brought_to_the_disk_with_each_line(tmp_path: Path) -> None:
+    engines = Engines()
+
+    def level(name: str) -> int:
+        make(tmp_path / name, 1)
+        take = partial(engines.take, synced=_is_shared) if "log" in name else engines.take
+        engine = take(f"sqlite:///{tmp_path / name}", poolclass=NullPool)
+        with engine.connect() as connection:
+            return int(connection.execute(text("PRAGMA synchronous")).scalar_one())
+
+    (tmp_path / "log").mkdir()
+    normal, full = 1, 2
+    assert level(f"log/{'1' * 32}.db") == normal
+    assert level("log/index.db") == full
+    assert level("runs.db") == full
 
 
 def test_an_instance_on_kept_engines_reads_what_one_on_dagsters_own_wrote_and_the_other_way_round(tmp_path: Path) -> None:

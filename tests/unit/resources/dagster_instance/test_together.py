@@ -15,6 +15,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from kill_points import was_killed
 
 from resources.dagster_instance import together
+from resources.variables import STEADY
 
 NAMES = ("one", "other")
 RUN = "1" * 32
@@ -59,7 +60,8 @@ def start(home: Path) -> None:
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "100")
+    for name, value in STEADY.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(SqliteEventLogStorage, "store_event_batch", together._store_event_batch)
 
 
