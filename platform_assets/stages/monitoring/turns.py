@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-MOST = 25  # models of one run: it then takes some ten seconds, which is all that one waits for the others
+MOST = 50  # models of one run: it then takes some twenty seconds, which is all that one waits for the others
 
 
 def is_due(*, every: float, asked: float | None, now: float) -> bool:
