@@ -22,7 +22,7 @@ from platform_assets.errors import OutageError, StateError
 from platform_assets.specs.spending import NOBODY, Asked, Entry, Month, Outcome, Payer, Spending, Used
 from platform_assets.stages.training.heartbeat import POSTGRESQL, SQLITE, connect_postgresql
 from resources.outages import is_outage
-from resources.state import keep_state, write_alone
+from resources.state import open_state, write_alone
 
 if TYPE_CHECKING:
     import psutil
@@ -321,13 +321,13 @@ class SqliteLedger(Ledger):
     @contextmanager
     def opened(self) -> Iterator[Unit]:
         """Open the file; each statement is on disk before it is answered."""
-        with self._reaching(), keep_state(self._path, schema=SCHEMA) as connection:
+        with self._reaching(), open_state(self._path, schema=SCHEMA) as connection:
             yield SqliteUnit(connection)
 
     @contextmanager
     def alone(self) -> Iterator[Unit]:
         """Open the file with its write lock held."""
-        with self._reaching(), keep_state(self._path, schema=SCHEMA) as connection, write_alone(connection):
+        with self._reaching(), open_state(self._path, schema=SCHEMA) as connection, write_alone(connection):
             yield SqliteUnit(connection)
 
     @contextmanager

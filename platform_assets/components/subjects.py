@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ from platform_assets.errors import DataError, ReleaseError, ServingError, StateE
 from platform_assets.networks.shards import LIST_FILE, SPLITS
 from platform_assets.stages.governance import erasure as whose
 from resources.erasures import Erasure
+from resources.word_search import find_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from platform_assets.specs.dataset import DatasetSpec
     from platform_assets.specs.subjects import Marks
@@ -262,17 +261,8 @@ def _words(parts: Parts, texts: list[str]) -> list[str]:
 def _files(parts: Parts, texts: list[str]) -> list[str]:
     """Return files of the home. Keys, journals and sealed releases are left out, and homes of tenants, each of which erases by itself."""
     home = parts.settings.home
-    word = re.compile(rb"(?<![0-9A-Za-z])(?:" + b"|".join(re.escape(text.encode()) for text in texts) + rb")(?![0-9A-Za-z])")
     apart = (home.keys, home.erasures, home.releases, home.tenants)
-    files = (file for file in home.root.rglob("*") if file.is_file() and not any(file.is_relative_to(one) for one in apart))
-    return [str(file.relative_to(home.root)) for file in files if _has(file, word)]
-
-
-def _has(file: Path, word: re.Pattern[bytes]) -> bool:
-    try:
-        return word.search(file.read_bytes()) is not None
-    except FileNotFoundError:  # somebody's passing file
-        return False
+    return find_words(home.root, texts, apart=apart)
 
 
 def _entries(parts: Parts, action: str, erasure: Erasure) -> list[Any]:
