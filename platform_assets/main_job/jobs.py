@@ -106,13 +106,10 @@ class Jobs:
 
 
 def _interrupted(events: Sequence[dg.DagsterEvent]) -> bool:
-    """Whether a step ended by a signal; what its clean-up raised on the way out (a thread cut off before its start) hides none."""
-    return any(
-        error.cls_name == "DagsterExecutionInterruptedError"
-        for event in events
-        if event.is_step_failure
-        for error in _chain(event.step_failure_data.error)
-    )
+    """Whether a signal ended a step, or the run between two; what clean-up raised on the way out hides none."""
+    ends = [event.step_failure_data.error for event in events if event.is_step_failure]
+    ends += [event.job_failure_data.error for event in events if event.is_run_failure]
+    return any(error.cls_name == "DagsterExecutionInterruptedError" for end in ends for error in _chain(end))
 
 
 def _chain(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:

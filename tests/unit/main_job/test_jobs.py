@@ -87,3 +87,18 @@ def test_a_signal_is_an_interrupt_though_the_clean_up_on_its_way_out_fails(jobs:
     repository = dg.Definitions(assets=[cut_off], jobs=[job]).get_repository_def()
     with pytest.raises(KeyboardInterrupt):
         replace(jobs, repository=repository).run(keys.train_job(MODEL))
+
+
+def test_a_signal_before_the_first_step_is_an_interrupt_too(jobs: Jobs) -> None:
+    @dg.resource
+    def slow_to_come(_: dg.InitResourceContext) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    @dg.asset(key=keys.model_key(MODEL, "trained"), required_resource_keys={"slow_to_come"})
+    def never_begun() -> None: ...
+
+    job = dg.define_asset_job(keys.train_job(MODEL), selection=[never_begun])
+    repository = dg.Definitions(assets=[never_begun], jobs=[job], resources={"slow_to_come": slow_to_come}).get_repository_def()
+    with pytest.raises(KeyboardInterrupt):
+        replace(jobs, repository=repository).run(keys.train_job(MODEL))
