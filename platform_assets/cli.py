@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import signal
 import sys
@@ -49,6 +51,7 @@ def main() -> None:
     """Run the command; an error of ours becomes one sentence on stderr and exit status 1."""
     silence_telemetry()
     signal.signal(signal.SIGTERM, _stop)  # so that `finally` runs and what was started beside ends too
+    atexit.register(gc.freeze)  # the last collections would walk all that a main job has loaded, for seconds, to free what goes anyhow
     try:
         app()
     except FalajError as error:
