@@ -267,7 +267,9 @@ def check() -> None:
 
 @app.command()
 def bench(
-    area: Annotated[str, typer.Argument(help="drift, faults, governance, pipeline, training, rollout or serving")] = "pipeline",
+    area: Annotated[
+        str, typer.Argument(help="compression, drift, faults, governance, orchestration, pipeline, rollout, serving, soak or training")
+    ] = "pipeline",
     part: Annotated[str | None, typer.Option(help="One part of the area alone, such as monitoring_runs of orchestration.")] = None,
     json_file: Json = None,
     quick: Annotated[bool, typer.Option("--quick", help="A rough answer within a minute.")] = False,  # noqa: FBT002 - typer's way of a flag

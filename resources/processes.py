@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -115,10 +115,14 @@ def end_orphans(home: Home) -> int:
     return len(orphans)
 
 
-def wait_until(condition: object, *, seconds: float, what: str, log: Path | str) -> None:
-    """Poll a callable until it is true; after `seconds` raise StateError that names the log to read."""
+def wait_until(
+    condition: Callable[[], object], *, seconds: float, what: str, log: Path | str, alive: Callable[[], bool] = lambda: True
+) -> None:
+    """Poll a callable until it is true; after `seconds`, or once it is not `alive`, raise StateError that names the log to read."""
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
+        if not alive():
+            raise StateError(f"{what} ended before it had come up; its last words are in {log}.")
         if time.monotonic() > deadline:
             raise StateError(f"{what} did not come up within {seconds:.0f} s; its last words are in {log}.")
         time.sleep(0.1)

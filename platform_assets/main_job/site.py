@@ -64,7 +64,10 @@ def start_web(settings: Settings, tenants: Sequence[Settings] = (), *, mlflow: b
             _start(one, MLFLOW, [sys.executable, "-m", "resources.mlflow_server", place, shown], tied=False)
     _start(settings, GATEWAY, command, tied=False)
     logs = f"{settings.home.logs / WEB}.log and {settings.home.logs / GATEWAY}.log"
-    processes.wait_until(lambda: _answers(f"{address}/healthz"), seconds=_UP_SECONDS, what="The web UI", log=logs)
+    processes.wait_until(
+        lambda: _answers(f"{address}/healthz"), seconds=_UP_SECONDS, what="The web UI", log=logs,
+        alive=lambda: processes.running(settings.home, GATEWAY) is not None,
+    )  # fmt: skip
     return settings.identity.web_url or address
 
 
@@ -81,8 +84,9 @@ def start_server(settings: Settings, *, tied: bool) -> None:
     keep_certificates(settings, tied=tied)
     _start(settings, SERVER, server_command(settings), tied=tied)
     processes.wait_until(
-        lambda: server_is_up(settings), seconds=_UP_SECONDS, what="The inference server", log=settings.home.logs / f"{SERVER}.log"
-    )
+        lambda: server_is_up(settings), seconds=_UP_SECONDS, what="The inference server", log=settings.home.logs / f"{SERVER}.log",
+        alive=lambda: processes.running(settings.home, SERVER) is not None,
+    )  # fmt: skip
 
 
 def keep_certificates(settings: Settings, *, tied: bool) -> None:

@@ -73,3 +73,13 @@ def test_what_a_killed_owner_left_behind_is_ended_and_nothing_else(tmp_path: Pat
 def test_waiting_in_vain_names_what_and_where_to_read(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"The thing did not come up within 0 s; its last words are in .*x\.log"):
         processes.wait_until(lambda: False, seconds=0.2, what="The thing", log=tmp_path / "x.log")
+
+
+def test_what_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    processes.start(home, "thing", [sys.executable, "-c", "print('no')"], environment={**os.environ}, tied=False)
+    with pytest.raises(StateError, match=r"The thing ended before it had come up; its last words are in .*thing\.log"):
+        processes.wait_until(
+            lambda: False, seconds=60, what="The thing", log=home.logs / "thing.log",
+            alive=lambda: processes.running(home, "thing") is not None,
+        )  # fmt: skip
