@@ -27,10 +27,8 @@ def test_each_training_process_hangs_on_its_step_its_run_and_what_launched_it(fi
     of_run = ["training process", f"step model/{MODEL}/trained", f"run {MODEL}__train"]
     of_sweep = ["training process", f"step model/{MODEL}/sweep", f"run {MODEL}__sweep"]  # another test sweeps in this home
     assert [way for way in ways if way[:3] not in (of_run, of_sweep)] == []
-    assert {tuple(way[3:]) for way in ways if way[:3] == of_run} == {
-        (),
-        (f"launch {MODEL}__train",),
-    }  # by the person who typed, and by the sensor
+    launched = {tuple(way[3:]) for way in ways if way[:3] == of_run}
+    assert launched == {(), (f"launch {MODEL}__train",)}  # by the person who typed, and by the sensor
     assert {one["service"] for one in trainings} == {"falaj-trainer"}
 
 
