@@ -19,7 +19,7 @@ import tempfile
 import zlib
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from platform_assets.errors import BackupError
@@ -238,7 +238,9 @@ def _unpack(archive: Path, place: Path) -> dict[str, Any]:
                 if member.name == MANIFEST:
                     manifest = json.loads(source.read())
                     continue
-                digests[member.name] = _lay(source, tarfile.data_filter(member, str(place)).name, place, mode=member.mode & 0o777)
+                if (name := PurePosixPath(member.name)).is_absolute() or ".." in name.parts:  # Debian 12's tarfile has no filter for it
+                    raise BackupError(f"{archive} holds {member.name!r}, which lies outside of it; it was not written by `falaj backup`")
+                digests[member.name] = _lay(source, member.name, place, mode=member.mode & 0o777)
     except FileNotFoundError:
         raise BackupError(f"there is no file {archive}; name what `falaj backup` wrote") from None
     except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
