@@ -81,6 +81,7 @@ class Cluster:
         self.is_away, self.refused = False, 0  # a load balancer before no API server answers 503
         self.deaf = self.mute = 0  # so many new jobs are refused with 503, and then so many taken in and answered so
         self.unpullable: Callable[[Object], bool] = lambda _: False
+        self.refuses: Callable[[Object], str | None] = lambda _: None  # admission's word on a new job
         self.streams = PodStreams()
         self.folder, self._config_maps, self._numbers = folder, config_maps, itertools.count(1)
         self._lock = threading.RLock()
@@ -214,6 +215,8 @@ class Cluster:
         key = (plural, namespace, body["metadata"]["name"])
         if key in self.objects:
             return 409, {"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409}
+        if plural == "jobs" and (why := self.refuses(body)) is not None:
+            return 422, {"kind": "Status", "status": "Failure", "reason": "Invalid", "message": why, "code": 422}
         body["metadata"].update(namespace=namespace, uid=f"u{next(self._numbers)}", resourceVersion=str(next(self._numbers)))
         body["status"] = {"active": 1}
         self.objects[key] = body

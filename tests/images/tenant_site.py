@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import yaml
+from admission import refusal
 from images.pods import Object, PodmanCluster
 from podman import Podman
 
@@ -109,6 +110,9 @@ def open_site(
     manifests = list(yaml.safe_load_all(made.stdout))
     named = {f"registry.example/falaj/{kind}:0.1.0": name for kind, name in images.items()}
     cluster = PodmanCluster(folder, podman, images=named)
+    policies = [one for one in manifests if one["kind"] == "ValidatingAdmissionPolicy"]
+    user = f"system:serviceaccount:{NAMESPACE}:falaj-run"
+    cluster.refuses = lambda job: next((why for policy in policies if (why := refusal(policy, job, user=user))), None)
     ports = (_free_port(), _free_port())
     plain = urlsplit(database)
     cluster.hold(

@@ -15,11 +15,15 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 import yaml
+from admission import refusal
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.launcher import LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run, monitor_starting_run
 from dagster_k8s import PipesK8sClient
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import new_client_from_config
 from kubernetes_double import Cluster, Fault, hurry
 from pipeline import pods_location as location
 
@@ -41,6 +45,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Iterato
         "DAGSTER_STEP_DELEGATING_EXECUTOR_SLEEP_SECONDS": "0.1",
     }
     found = Cluster(folder, config_maps={"falaj-environment": ours, "falaj-secrets": {}})
+    policy = next(iter(yaml.safe_load_all((checkout / "infra" / "kubernetes" / "system" / "run-jobs.yaml").read_text())))
+    found.refuses = lambda job: refusal(policy, job, user="system:serviceaccount:falaj-hospitality:falaj-run")
     kubeconfig = {
         "apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}],
         "clusters": [{"name": "x", "cluster": {"server": found.url}}],
@@ -135,6 +141,21 @@ def _at_the_trained_step(what) -> Fault:
         return True
 
     return act
+
+
+def test_a_run_may_not_make_a_job_that_mounts_the_authoritys_key(instance: dg.DagsterInstance, cluster: Cluster) -> None:
+    del instance
+    batch = client.BatchV1Api(new_client_from_config(str(cluster.folder / "kubeconfig")))
+    volume = client.V1Volume(name="key", secret=client.V1SecretVolumeSource(secret_name="services-ca"))
+    pod = client.V1PodSpec(service_account_name="falaj-run", containers=[client.V1Container(name="c", image="falaj:1")], volumes=[volume])
+    job = client.V1Job(
+        api_version="batch/v1", kind="Job", metadata=client.V1ObjectMeta(name="spy"),
+        spec=client.V1JobSpec(template=client.V1PodTemplateSpec(spec=pod)),
+    )  # fmt: skip
+    with pytest.raises(ApiException, match="falaj-servers and platform-service; no other volumes") as refused:
+        batch.create_namespaced_job("falaj-hospitality", job)
+    assert refused.value.status == 422
+    assert cluster.of_kind("jobs") == []
 
 
 def test_a_training_runs_in_pods_that_meet_the_rules_and_outlives_an_api_server_that_is_away(
