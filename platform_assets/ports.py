@@ -317,6 +317,9 @@ class Meter(Protocol):
     def reused(self) -> None:
         """Say that the work had been done before."""
 
+    def beat(self) -> None:
+        """Write the figures so far, as happens by itself every few seconds."""
+
 
 class Ledger(Protocol):
     """What every step asked for, used and cost, and what was promised to admitted runs."""
@@ -324,7 +327,7 @@ class Ledger(Protocol):
     def measure(
         self, *, model: str, stage: str, run_id: str, tenant: str = "", asked: Asked | None = None
     ) -> AbstractContextManager[Meter]:
-        """Measure what happens inside, children included; a row stands from the first moment and is kept up to date."""
+        """Measure what happens inside, children included; a row stands after a moment and is kept up to date."""
 
     def totals(self, *, since: float = 0.0) -> list[dict[str, Any]]:
         """Return rows {model, stage, runs, wall_seconds, cpu_seconds, gpu_seconds, price_aed}."""

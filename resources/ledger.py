@@ -1,7 +1,8 @@
 """What every step asked for, used and cost, in SQLite or PostgreSQL. Who may spend how much is judged in stages/admission.
 
-A row is written when a step begins and again at every beat, so that whatever kills the process, its cost up to the last beat stands
-there already: nobody has to close the books of the dead. Promises to admitted runs stand beside, given one at a time.
+A row is written when a step has lasted for a moment and again at every beat, so that whatever kills the process, its cost up to the last
+beat stands there already: nobody has to close the books of the dead. A step that is over sooner is written once. Promises to admitted runs
+stand beside, given one at a time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from resources.state import open_state, write_alone
 if TYPE_CHECKING:
     import psutil
 
-BEAT_SECONDS = 5.0
+FIRST_BEAT_SECONDS, BEAT_SECONDS = 0.5, 5.0
 _LOG = logging.getLogger(__name__)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS spending (
@@ -49,6 +50,11 @@ _FIELDS = (
     "run_id, tenant, model, stage, profile, region, price_aed_per_hour, nodes, cpu, memory_bytes, gpus, began, wall_seconds, "
     "cpu_seconds, outcome, peak_rss_bytes, gpu_utilisation, peak_gpu_memory_bytes, peak_memory_bytes, cpu_cores_mean, cpu_cores_p95, "
     "gpus_seen, data_wait, seconds_watched"
+)
+_GROWING = (*_FIELDS.split(", ")[12:], "beat")  # of an entry that stands already
+_WRITE = (
+    f"INSERT INTO spending (id, {_FIELDS}, beat) VALUES (?{', ?' * (_FIELDS.count(',') + 2)}) "  # noqa: S608 - our own words
+    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _GROWING)}"
 )
 _PRICE = "price_aed_per_hour * nodes * wall_seconds / 3600.0"
 
@@ -150,28 +156,18 @@ class Meter:
         self._id, self._used = uuid.uuid4().hex, Used()
         self._wall, self._cpu = time.perf_counter(), cpu_seconds()
         self._more_wall = self._more_cpu = 0.0
-        now = time.time()
-        row = (
-            self._id, *self._whose, asked.profile, asked.region, asked.price_aed_per_hour, asked.nodes, asked.cpu, asked.memory_bytes,
-            asked.gpus, now, 0.0, 0.0, "open", now,
-        )  # fmt: skip
-        sql = (
-            "INSERT INTO spending (id, run_id, tenant, model, stage, profile, region, price_aed_per_hour, nodes, cpu, memory_bytes, gpus, "
-            "began, wall_seconds, cpu_seconds, outcome, beat) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        )
-        with self._ledger.opened() as unit:
-            unit.run(sql, *row)
+        self._asked, self._began = asked, time.time()
 
     def _write(self, outcome: Outcome, *, living: float = 0.0) -> None:
         wall = (self._waits_since or time.perf_counter()) - self._wall + self._more_wall
         cpu = cpu_seconds() - self._cpu + self._more_cpu + living
+        asked = self._asked
+        row = (
+            self._id, *self._whose, asked.profile, asked.region, asked.price_aed_per_hour, asked.nodes, asked.cpu, asked.memory_bytes,
+            asked.gpus, self._began, wall, cpu, outcome, *astuple(self._used), time.time(),
+        )  # fmt: skip
         with self._ledger.opened() as unit:
-            unit.run(
-                "UPDATE spending SET wall_seconds = ?, cpu_seconds = ?, outcome = ?, beat = ?, "
-                "peak_rss_bytes = ?, gpu_utilisation = ?, peak_gpu_memory_bytes = ?, peak_memory_bytes = ?, cpu_cores_mean = ?, "
-                "cpu_cores_p95 = ?, gpus_seen = ?, data_wait = ?, seconds_watched = ? WHERE id = ?",
-                wall, cpu, outcome, time.time(), *astuple(self._used), self._id,
-            )  # fmt: skip
+            unit.run(_WRITE, *row)
 
 
 class Ledger:
@@ -208,7 +204,9 @@ class Ledger:
             meter.close(failed=failed)
 
     def _beat(self, meter: Meter, done: threading.Event) -> None:
-        while not done.wait(self._beat_seconds):
+        wait = min(FIRST_BEAT_SECONDS, self._beat_seconds)
+        while not done.wait(wait):
+            wait = self._beat_seconds
             try:
                 meter.beat()
             except StateError as error:

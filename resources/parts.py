@@ -42,6 +42,7 @@ class Parts:
     catalogue: Catalogue
     provided: Mapping[str, str]
     watcher: ports.Watcher = field(default_factory=Unwatched)
+    launches: set[str] = field(default_factory=set)  # runs whose launch the audit log is known to hold
     _starts: dict[str, datetime | None] = field(default_factory=dict)  # finding it reads the whole source
 
     @cached_property

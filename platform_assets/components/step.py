@@ -248,14 +248,16 @@ def _measured(key: Sequence[str], context: dg.AssetExecutionContext, parts: Part
 def _note_launch(context: dg.AssetExecutionContext, parts: Parts) -> None:
     """Write who launched this run into the audit log, once a run: the first step that runs says it."""
     subject, tags = f"run/{context.run.run_id}", context.run.tags
-    if parts.audit.entries(subject=subject):
+    if subject in parts.launches:
         return
-    parts.audit.append(
-        "launch",
-        subject=subject,
-        actor=launcher_of(tags),
-        detail={"job": context.job_name, "tags": {k: v for k, v in tags.items() if k.startswith("falaj/")}},
-    )
+    if not parts.audit.entries(subject=subject):
+        parts.audit.append(
+            "launch",
+            subject=subject,
+            actor=launcher_of(tags),
+            detail={"job": context.job_name, "tags": {k: v for k, v in tags.items() if k.startswith("falaj/")}},
+        )
+    parts.launches.add(subject)
 
 
 def build_check(

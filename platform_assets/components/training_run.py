@@ -201,6 +201,7 @@ class _Supervisor:
             with self._heard(attempt) as variables:
                 environment = {**child_environment(self._step.parts.settings), **placement.environment(), **variables}
                 devices = devices_of(self._step, lease)
+                self._step.meter.beat()  # a run that takes this trainer over pays from where this one's entry ends
                 program = start(command, attempt.folder, environment={**environment, **devices})
                 return attempt, self._follow(program, attempt, first=lambda: pin(program.pid, placement))[0]
 

@@ -1,7 +1,8 @@
 """Dagster's SQLite storages with engines and connections that stay.
 
 They make an engine for every statement and a connection for each: all statements are compiled anew, the schema is read anew, and the last
-connection's end writes the log back into its file. That was half of what monitoring a model cost (decision 89).
+connection's end writes the log back into its file. That was half of what monitoring a model cost (decision 89). Before most reads they ask,
+too, whether the file's schema has grown a column, a table or an index yet, a statement each: it keeps what it has, so a yes is remembered.
 
 A run's own log, a file a run, is not brought to the disk line by line: a killed process loses none of it, a power cut may lose its last
 seconds. What is read across runs (materialisations, checks, states of runs, cursors) stands in other files, which are (decision 94).
@@ -12,12 +13,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from functools import partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from sqlalchemy import create_engine, event
@@ -62,7 +63,7 @@ class Engines:
 
         `synced`: whether what is committed to a file is to be on the disk before anything goes on.
         """
-        path = make_url(url).database
+        path = _path_of(url)
         try:
             file = Path(path).stat() if path and options.get("poolclass") is NullPool else None
         except FileNotFoundError:
@@ -88,6 +89,11 @@ class Engines:
         self._kept, self._lock = OrderedDict(), threading.Lock()
 
 
+@lru_cache(maxsize=256)
+def _path_of(url: str) -> str | None:
+    return make_url(url).database
+
+
 def _sync_less(connection: Any, _: object) -> None:
     """With a write-ahead log the file stays whole all the same: a power cut takes the last commits, in order."""
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -101,8 +107,30 @@ def _is_shared(file: Path) -> bool:
 _ENGINES = Engines()
 
 
+def _asked_once(question: Callable[..., bool]) -> Callable[..., bool]:
+    """Ask of each storage until the answer is yes."""
+
+    @wraps(question)
+    def ask(storage: SqliteEventLogStorage, *about: Any) -> bool:
+        known = storage.__dict__.setdefault("_falaj_known", set[tuple[str, str]]())
+        what = (question.__name__, about[-1])  # a connection may stand before what is asked about
+        if what not in known:
+            if not question(storage, *about):
+                return False
+            known.add(what)
+        return True
+
+    return ask
+
+
+_QUESTIONS = ("has_table", "has_secondary_index", "has_asset_key_col", "_has_asset_key_col_on_connection")
+_ASKED_ONCE = {name: _asked_once(getattr(SqliteEventLogStorage, name)) for name in _QUESTIONS}
+
+
 def keep_engines() -> None:
     """Have this process's storages take kept engines; once or more often is the same."""
     for storage in _STORAGES:
         storage.create_engine = _ENGINES.take  # type: ignore[attr-defined]
     sqlite_event_log.create_engine = partial(_ENGINES.take, synced=_is_shared)
+    for name, ask in _ASKED_ONCE.items():
+        setattr(SqliteEventLogStorage, name, ask)

@@ -171,7 +171,7 @@ def test_what_a_killed_run_has_spent_is_accounted_to_its_last_beat(place):
     began = time.time()
     process.stdout.readline()
     deadline = began + 30
-    while not (seen := open_ledger(place).entries(NOW))[0].cpu_seconds and time.time() < deadline:
+    while not (seen := open_ledger(place).entries(NOW)) and time.time() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -182,6 +182,20 @@ def test_what_a_killed_run_has_spent_is_accounted_to_its_last_beat(place):
     assert 0 < seen[0].cpu_seconds <= entry.cpu_seconds
     assert open_ledger(place).spending(NOW).spent == {("t", "m"): pytest.approx(entry.price_aed)}
     assert open_ledger(place).history("m", last=5) == [], "half a work says nothing of what the next one costs"
+
+
+def test_a_step_has_its_entry_half_a_second_after_it_began_and_before_where_somebody_asks_for_it(ledger):
+    with ledger.measure(model="m", stage="model/trained", run_id="soon", tenant="t") as meter:
+        meter.beat()
+        (asked_for,) = ledger.entries(NOW)
+        began, deadline = asked_for.began, time.time() + 30
+        while ledger.entries(NOW)[0].wall_seconds < 0.5 and time.time() < deadline:
+            time.sleep(0.05)
+        (by_itself,) = ledger.entries(NOW)
+    (over,) = ledger.entries(NOW)
+    assert {one.outcome for one in (asked_for, by_itself)} == {"open"}
+    assert (over.outcome, over.began) == ("done", began)
+    assert asked_for.wall_seconds < 0.5 <= by_itself.wall_seconds <= over.wall_seconds
 
 
 def test_a_database_out_of_reach_is_one_sentence(tmp_path):

@@ -46,9 +46,10 @@ def parse_segments(segments: Sequence[Path]) -> pa.Table:
 
 def unpack_inputs(log: pa.Table, *, schema: FeatureSchema) -> pa.Table:
     """Return the logged inputs as plain feature columns (double, string, timestamp, list) and the event time."""
+    import orjson
     import pyarrow as pa
 
-    inputs = [json.loads(text) for text in log["inputs"].to_pylist()]
+    inputs = [orjson.loads(text) for text in log["inputs"].to_pylist()]
     columns = {feature.name: _column([row.get(feature.name) for row in inputs], feature) for feature in schema.features}
     return pa.table({**columns, schema.event_time: log["event_time"]})
 
@@ -194,4 +195,7 @@ def _column(values: list[Any], feature: Feature) -> pa.Array:
         return pa.array([str(value).lower() if isinstance(value, bool) else value for value in values], pa.string())
     if feature.kind == "image":
         return pa.array(values, pa.list_(pa.float64()))
-    return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    try:
+        return pa.array(values, pa.float64())
+    except pa.ArrowException:  # texts and truth values, whole numbers beyond 2^53
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -73,3 +74,25 @@ def test_a_step_is_tried_again_while_something_is_away_and_fails_at_once_where_s
     assert len(tried) == (min(len(errors), steps.OUTAGE_TRIES) + 1 if away else 1)
     assert len(retried) == len(tried) - 1
     assert all(str(errors[0]) in str(entry.dagster_event.event_specific_data.error) for entry in retried)
+
+
+def test_a_runs_launch_is_written_once_and_looked_for_once_by_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, looked = TinyHome(tmp_path / "home").parts, list[str | None]()
+    entries = type(parts.audit).entries
+
+    def look(audit: object, *, subject: str | None = None, **how: int | None) -> list[dict[str, Any]]:
+        looked.append(subject)
+        return entries(audit, subject=subject, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(parts.audit), "entries", look)
+    made = [
+        build_step(
+            ["dataset", "tiny_bookings", state], lambda _: Outcome({"made": True}, "1"), deps=[], group="g", description="d", owner="team:x",
+            kinds=set(), code_version="1", binding=Binding({}, None),
+        )
+        for state in ("ingested", "validated", "protected")
+    ]  # fmt: skip
+    with dg.DagsterInstance.ephemeral() as instance:
+        runs = [dg.materialize(made, instance=instance, resources={"parts": parts}).run_id for _ in range(2)]
+    assert looked == [f"run/{run}" for run in runs]
+    assert [(one["action"], one["subject"]) for one in entries(parts.audit)] == [("launch", f"run/{run}") for run in runs]  # type: ignore[arg-type]

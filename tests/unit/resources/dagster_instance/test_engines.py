@@ -13,7 +13,7 @@ from dagster._core.test_utils import create_run_for_test
 from sqlalchemy import Engine, text
 from sqlalchemy.pool import NullPool
 
-from resources.dagster_instance.engines import Engines, _is_shared, keep_engines
+from resources.dagster_instance.engines import Engines, _asked_once, _is_shared, keep_engines
 
 
 @pytest.fixture
@@ -104,6 +104,25 @@ def test_a_runs_own_log_alone_is_not_brought_to_the_disk_with_each_line(tmp_path
     assert level(f"log/{'1' * 32}.db") == normal
     assert level("log/index.db") == full
     assert level("runs.db") == full
+
+
+def test_what_a_schema_has_is_asked_until_the_answer_is_yes() -> None:
+    class Storage:
+        tables: tuple[str, ...] = ()
+        asked = 0
+
+        def has_table(self, name: str) -> bool:
+            self.asked += 1
+            return name in self.tables
+
+        remembered = _asked_once(has_table)
+
+    one, other = Storage(), Storage()
+    assert [one.remembered("runs"), one.remembered("runs")] == [False, False]
+    one.tables = ("runs",)
+    assert [one.remembered("runs") for _ in range(5)] == [True] * 5
+    assert [one.remembered("other"), other.remembered("runs")] == [False, False], "one storage's yes about one thing is no other's"
+    assert (one.asked, other.asked) == (4, 1)
 
 
 def test_an_instance_on_kept_engines_reads_what_one_on_dagsters_own_wrote_and_the_other_way_round(tmp_path: Path) -> None:

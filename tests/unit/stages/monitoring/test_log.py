@@ -55,6 +55,19 @@ def test_segments_become_one_table_with_typed_inputs(tmp_path):
     assert inputs["booked"].type == pa.timestamp("us")
 
 
+NUMBERS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(NUMBERS | st.sampled_from(["1", "-2.5e3", " 7 "]), min_size=1, max_size=8), st.text())
+def test_what_was_sent_is_read_as_python_reads_it(values, word):
+    columns = (Feature("price", "numeric", "v", "id"), Feature("channel", "category", "v", "id"))
+    schema = replace(SCHEMA, features=columns)
+    inputs = [json.dumps({"price": value, "channel": word}, sort_keys=True, separators=(",", ":")) for value in values]
+    found = unpack_inputs(pa.table({"inputs": inputs, "event_time": [datetime(2026, 1, 1)] * len(values)}), schema=schema)
+    assert found["price"].to_pylist() == [None if value is None else float(value) for value in values]
+    assert found["channel"].to_pylist() == [word] * len(values)
+
+
 def test_a_torn_last_line_is_left_out_and_an_empty_segment_is_no_rows(tmp_path):
     torn = write(tmp_path / "1.jsonl", [line(1)], torn='{"prediction_id": "r2')
     assert parse_segments([torn, write(tmp_path / "2.jsonl", [])]).num_rows == 1
