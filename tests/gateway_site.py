@@ -44,6 +44,7 @@ class Behind:
     gateway: Gateway
     keys: Path
     instances: dict[str, DagsterInstance]
+    port: int
 
     def token(self, *roles: str, tenants: Sequence[str] = ("*",), subject: str = "amal", audience: str = "falaj-gateway") -> str:
         return mint_identity(self.keys, roles=roles, tenants=tenants, subject=subject, seconds=600, audience=audience)
@@ -83,13 +84,16 @@ def run_gateway(
     oidc: OidcClient | None = None,
     inbox: Callable[[Guard], Inbox] | None = None,
     more: Sequence[Site] = (),
+    url: str | None = None,
 ) -> Iterator[Behind]:
     """Serve a gateway; `tenants` of `*` alone is one deployment for all, without a prefix.
 
-    `inbox` makes what takes webhooks in; `more` are sites that run already.
+    `inbox` makes what takes webhooks in; `more` are sites that run already; `url` is that of a proxy before it.
     """
     opened = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{opened.getsockname()[1]}"
+    port = opened.getsockname()[1]
+    own = f"127.0.0.1:{port}"
+    url = url or f"http://{own}"
     guard = Guard(
         verifier=oidc.issuer if oidc else LocalIssuer(folder / "keys"),
         sealer=Sealer(b"k" * 32),
@@ -108,10 +112,10 @@ def run_gateway(
             place = folder / "run" / f"{number}.sock"
             stack.enter_context(run_site(place, instances[tenant], prefix=prefix))
             sites.append(Site(Deployment(tenant), place, prefix))
-        hosts = frozenset({url.removeprefix("http://")})
+        hosts = frozenset({own, url.partition("://")[2]})
         gateway = Gateway([*sites, *more], guard, Login(guard, url, oidc), hosts, inbox=inbox(guard) if inbox else None)
         stack.enter_context(_served(gateway.app(), opened))
-        yield Behind(url, gateway, folder / "keys", instances)
+        yield Behind(url, gateway, folder / "keys", instances, port)
 
 
 @contextmanager
