@@ -38,6 +38,13 @@ class Volumes:
             (folder / key).chmod(0o644 if "configMap" in volume else 0o440)
         return folder
 
+    def empty(self, pod: str, name: str) -> Path:
+        """A folder that the containers of one pod share."""
+        folder = self.folder / "empty" / pod / name
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o1777)
+        return folder
+
     def _handed(self, folder: Path, *, mode: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         os.chown(folder, 0, USER)  # as `fsGroup` does
@@ -45,22 +52,22 @@ class Volumes:
         return folder
 
 
-def confined(spec: Object, container: Object, volumes: Volumes) -> list[str]:
+def confined(pod: str, spec: Object, container: Object, volumes: Volumes) -> list[str]:
     """Return what podman is told of a container of a pod, but for its environment, image and command."""
-    pod, own, limits = spec["securityContext"], container["securityContext"], container["resources"]["limits"]
-    assert pod["runAsNonRoot"]
+    whole, own, limits = spec["securityContext"], container["securityContext"], container["resources"]["limits"]
+    assert whole["runAsNonRoot"]
     assert own["readOnlyRootFilesystem"]
     assert not own["allowPrivilegeEscalation"]
     said = [
         "--network=host", "--read-only", "--read-only-tmpfs=false", "--security-opt=no-new-privileges",
-        f"--user={pod['runAsUser']}", f"--group-add={pod['fsGroup']}", *(f"--cap-drop={name}" for name in own["capabilities"]["drop"]),
+        f"--user={whole['runAsUser']}", f"--group-add={whole['fsGroup']}", *(f"--cap-drop={name}" for name in own["capabilities"]["drop"]),
         f"--memory={_bytes(limits['memory'])}", f"--cpus={_cores(limits['cpu'])}",
     ]  # fmt: skip
     there = {one["name"]: one for one in spec["volumes"]}
     for mount in container["volumeMounts"]:
         volume, at = there[mount["name"]], mount["mountPath"]
         if "emptyDir" in volume:
-            said.append(f"--tmpfs={at}:mode=1777")
+            said.append(f"--volume={volumes.empty(pod, volume['name'])}:{at}")
             continue
         source = volumes.of(volume) / mount.get("subPath", "")
         said.append(f"--volume={source}:{at}{':ro' if 'persistentVolumeClaim' not in volume else ''}")
@@ -114,14 +121,17 @@ class PodmanCluster(Cluster):
         """Have these ConfigMaps and Secrets."""
         self._config_maps, self.volumes = data, Volumes(self.folder, data)
 
-    def run(self, spec: Object, container: Object, name: str, *, namespace: str) -> _Process:
+    def run(self, spec: Object, container: Object, name: str, *, pod: str, namespace: str) -> _Process:
         """Return a container of a pod, to be started."""
-        pod = {"metadata": {"name": name, "namespace": namespace}}
-        environment = {**self._declared(container, pod), "KUBERNETES_SERVICE_HOST": "127.0.0.1"}
+        environment = {
+            **self._declared(container, {"metadata": {"name": pod, "namespace": namespace}}),
+            "KUBERNETES_SERVICE_HOST": "127.0.0.1",
+        }
         told = [f"--env={key}={value}" for key, value in environment.items()]
         command = [*(container.get("command") or ()), *(container.get("args") or ())]
-        arguments = [*confined(spec, container, self.volumes), *told, self._images[container["image"]], *command]
+        arguments = [*confined(pod, spec, container, self.volumes), *told, self._images[container["image"]], *command]
         return _Process(self._podman, name, arguments, self.folder / f"{name}.log")
 
     def _process(self, pod: Object, container: Object) -> _Process:
-        return self.run(pod["spec"], container, pod["metadata"]["name"], namespace=pod["metadata"]["namespace"])
+        name = pod["metadata"]["name"]
+        return self.run(pod["spec"], container, name, pod=name, namespace=pod["metadata"]["namespace"])

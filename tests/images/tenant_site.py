@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dagster as dg
+import httpx
 import yaml
 from admission import refusal
 from images.pods import Object, PodmanCluster
@@ -26,9 +27,11 @@ PATIENCE_SECONDS = 1500
 class Site:
     """What the overlay has of a tenant, and what runs of it here."""
 
-    def __init__(self, cluster: PodmanCluster, manifests: list[Object], podman: Podman, *, database: str, ports: tuple[int, int]) -> None:
+    def __init__(
+        self, cluster: PodmanCluster, manifests: list[Object], podman: Podman, *, database: str, ports: tuple[int, int, int]
+    ) -> None:
         self.cluster, self.database, self._podman = cluster, database, podman
-        self.grpc_port, self._serve_port = ports
+        self.grpc_port, self._serve_port, self.web_port = ports
         self._workloads = {one["metadata"]["name"]: one for one in manifests if one["kind"] in ("Deployment", "StatefulSet")}
         self._started: list[Any] = []
 
@@ -42,7 +45,7 @@ class Site:
 
     def _container(self, workload: str, name: str) -> Any:
         spec, container = self.container(workload, name)
-        process = self.cluster.run(spec, container, f"falaj-test-{workload}-{name}", namespace=NAMESPACE)
+        process = self.cluster.run(spec, container, f"falaj-test-{workload}-{name}", pod=workload, namespace=NAMESPACE)
         process.start()
         return process
 
@@ -59,8 +62,15 @@ class Site:
         return self._podman.ask("podman", "exec", f"falaj-test-{workload}-{name}", *command)
 
     def wait(self, workload: str, name: str, *probe: str) -> None:
+        self.until(lambda: not self.ask(workload, name, *probe).returncode)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until this holds, as long as all that was started lives; a server that does not answer yet is asked again."""
         until = time.monotonic() + PATIENCE_SECONDS
-        while self.ask(workload, name, *probe).returncode:
+        while True:
+            with suppress(httpx.TransportError):
+                if holds():
+                    return
             assert all(process.exitcode is None for process in self._started), self.cluster.logs()
             assert time.monotonic() < until, self.cluster.logs()
             time.sleep(1)
@@ -102,9 +112,9 @@ class Site:
 
 @contextmanager
 def open_site(
-    folder: Path, podman: Podman, checkout: Path, *, images: Mapping[str, str], database: str, redis: str, store: StoreSpec
+    folder: Path, podman: Podman, checkout: Path, *, images: Mapping[str, str], database: str, redis: str, store: StoreSpec, issuer: str
 ) -> Iterator[Site]:
-    """Lay out what the pods mount; nothing runs yet, and what runs in the end is ended."""
+    """Lay out what the pods mount; nothing runs yet, and what runs in the end is ended. `issuer`: an OIDC issuer's address."""
     overlay = checkout / "infra" / "kubernetes" / "overlays" / "onprem"
     made = subprocess.run(["kubectl", "kustomize", overlay], capture_output=True, text=True, check=True)
     manifests = list(yaml.safe_load_all(made.stdout))
@@ -113,12 +123,12 @@ def open_site(
     policies = [one for one in manifests if one["kind"] == "ValidatingAdmissionPolicy"]
     user = f"system:serviceaccount:{NAMESPACE}:falaj-run"
     cluster.refuses = lambda job: next((why for policy in policies if (why := refusal(policy, job, user=user))), None)
-    ports = (_free_port(), _free_port())
+    ports = (_free_port(), _free_port(), _free_port())
     plain = urlsplit(database)
     cluster.hold(
         _mounted(
             manifests, database=f"postgresql://{plain.username}@{plain.hostname}:{plain.port}{plain.path}", redis=redis, store=store,
-            api=cluster.url, ports=ports,
+            issuer=issuer, api=cluster.url, ports=ports,
         )
     )  # fmt: skip
     found = Site(cluster, manifests, podman, database=f"{database}?options=-csearch_path%3Ddagster", ports=ports)
@@ -135,7 +145,7 @@ def _free_port() -> int:
 
 
 def _mounted(
-    manifests: list[Object], *, database: str, redis: str, store: StoreSpec, api: str, ports: tuple[int, int]
+    manifests: list[Object], *, database: str, redis: str, store: StoreSpec, issuer: str, api: str, ports: tuple[int, int, int]
 ) -> dict[str, dict[str, str]]:
     """Return the ConfigMaps and Secrets of the tenant, but for where servers stand; no certificates."""
     data: dict[str, dict[str, str]] = {one["metadata"]["name"]: dict(one["data"]) for one in manifests if one["kind"] == "ConfigMap"}
@@ -149,7 +159,7 @@ def _mounted(
     )
     data["falaj-environment"].update(
         DAGSTER_POSTGRES_URL=f"{database}?options=-csearch_path%3Ddagster", FALAJ_DEFS=DEFS, FALAJ_MTLS="off",
-        FALAJ_SERVE_URL=f"http://127.0.0.1:{ports[1]}", SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt",
+        FALAJ_SERVE_URL=f"http://127.0.0.1:{ports[1]}", FALAJ_WEB_PORT=str(ports[2]), FALAJ_OIDC_ISSUER=issuer, SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt",
     )  # fmt: skip
     (workspace,) = [name for name in data if name.startswith("falaj-workspace")]
     text = data[workspace]["workspace.yaml"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
+import httpx
+import oidc_provider_mock
 import pytest
 from images.tenant_site import Site, open_site
 from podman import Podman, open_way
@@ -14,7 +17,16 @@ from postgres_process import own_database
 
 from platform_assets.specs.team import StoreSpec
 
-JOB = "tiny_cancellations__train"
+MODEL = "tiny_cancellations"
+JOB = f"{MODEL}__train"
+AUDIENCE = "falaj-gateway"
+OK, UNAUTHORIZED = 200, 401
+QUESTION = """query ($run: ID!, $key: [String!]!) {
+  workspaceOrError { ... on Workspace { locationEntries { loadStatus } } }
+  runOrError(runId: $run) { ... on Run { jobName status } }
+  assetsOrError { ... on AssetConnection { nodes { key { path } } } }
+  capturedLogs(logKey: $key) { stderr }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +36,15 @@ def images(podman: Podman, checkout: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def servers(postgres: str, redis_server: str, s3_server: StoreSpec) -> dict[str, Any]:
-    return {"database": own_database(postgres), "redis": redis_server, "store": s3_server}
+def issuer() -> Iterator[str]:
+    people = [oidc_provider_mock.User(sub="amal", claims={"roles": ["viewer"], "tenants": ["*"]})]
+    with oidc_provider_mock.run_server_in_thread(user_claims=people) as server:
+        yield f"http://localhost:{server.server_port}"
+
+
+@pytest.fixture(scope="module")
+def servers(postgres: str, redis_server: str, s3_server: StoreSpec, issuer: str) -> dict[str, Any]:
+    return {"database": own_database(postgres), "redis": redis_server, "store": s3_server, "issuer": issuer}
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +57,19 @@ def site(
         yield found
 
 
-def test_a_model_is_trained_released_and_deployed_in_pods_of_it(site: Site) -> None:
+@pytest.fixture(scope="module")
+def run(site: Site) -> dg.DagsterRun:
+    """A training, from the first container of the tenant on, through the queue."""
     assert site.complete("code", "servers") == 0, site.cluster.logs()  # the init container
     for workload, name in (("rollout", "rollout"), ("code", "code"), ("daemon", "daemon")):
         site.start(workload, name)
     site.wait("code", "code", "dagster", "api", "grpc-health-check", f"--port={site.grpc_port}")
     asked = site.ask("daemon", "daemon", "dagster", "job", "launch", f"--job={JOB}", "--workspace=/opt/falaj/cluster/workspace.yaml")
     assert asked.returncode == 0, asked.stderr
-    run = site.finish()
+    return site.finish()
+
+
+def test_a_model_is_trained_released_and_deployed_in_pods_of_it(site: Site, run: dg.DagsterRun) -> None:
     assert run.status == dg.DagsterRunStatus.SUCCESS, site.cluster.logs()
     with site.instance() as instance:
         ended = [stats for stats in instance.get_run_step_stats(run.run_id) if stats.status.value == "SUCCESS"]
@@ -55,3 +79,52 @@ def test_a_model_is_trained_released_and_deployed_in_pods_of_it(site: Site) -> N
     assert [file.name for file in site.cluster.folder.glob("dagster-*.log") if "Traceback" in file.read_text()] == []
     printed = site.cluster.volumes.claim("falaj-home") / "instance" / "storage" / run.run_id / "compute_logs"
     assert len(list(printed.glob("*.out"))) == len(step_pods)  # the web server's pod shows them
+
+
+def test_a_person_of_the_issuer_sees_it_in_the_web_server_and_in_mlflow(site: Site, run: dg.DagsterRun, issuer: str) -> None:
+    for name in ("web", "mlflow", "gateway"):
+        site.start("web", name)
+    with httpx.Client(base_url=f"http://127.0.0.1:{site.web_port}", timeout=300) as nobody:
+        site.until(lambda: nobody.get("/healthz").status_code == OK)
+        assert nobody.post("/graphql", json={"query": "{ version }"}).status_code == UNAUTHORIZED
+        assert nobody.get("/mlflow/api/2.0/mlflow/registered-models/search").status_code == UNAUTHORIZED
+        token = {"Authorization": f"Bearer {id_token(issuer)}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{site.web_port}", headers=token, timeout=300) as person:
+        site.until(lambda: person.get("/server_info").status_code == OK)
+        site.until(lambda: person.get("/mlflow/health").status_code == OK)
+        asked = person.post(
+            "/graphql",
+            json={"query": QUESTION, "variables": {"run": run.run_id, "key": [run.run_id, "compute_logs", step_file(site, run)]}},
+        ).json()["data"]
+        registered = person.get("/mlflow/api/2.0/mlflow/registered-models/search").json()["registered_models"]
+    assert [entry["loadStatus"] for entry in asked["workspaceOrError"]["locationEntries"]] == ["LOADED"]
+    assert (asked["runOrError"]["jobName"], asked["runOrError"]["status"]) == (JOB, "SUCCESS")
+    assert {"model", "dataset", "features"} <= {node["key"]["path"][0] for node in asked["assetsOrError"]["nodes"]}
+    assert asked["capturedLogs"]["stderr"].strip()  # what a step's pod printed, from the home that both mount
+    assert [one["name"] for one in registered] == [MODEL]
+
+
+def step_file(site: Site, run: dg.DagsterRun) -> str:
+    """The name under which a step's output is kept."""
+    with site.instance() as instance:
+        kept = [
+            entry.dagster_event.logs_captured_data for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.LOGS_CAPTURED)
+        ]
+    return next(one.file_key for one in kept if any(key.endswith("__trained") for key in one.step_keys or ()))
+
+
+def id_token(issuer: str) -> str:
+    """A token of the audience that programs have, got as a browser gets one."""
+    asked = {
+        "client_id": AUDIENCE, "redirect_uri": "http://localhost/cb", "response_type": "code", "scope": "openid", "state": "s",
+    }  # fmt: skip
+    back = httpx.post(f"{issuer}/oauth2/authorize", params=asked, data={"sub": "amal"})
+    code = parse_qs(urlsplit(back.headers["location"]).query)["code"][0]
+    form = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": "http://localhost/cb",
+        "client_id": AUDIENCE,
+        "client_secret": "x",
+    }
+    return str(httpx.post(f"{issuer}/oauth2/token", data=form).json()["id_token"])
