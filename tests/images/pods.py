@@ -39,11 +39,8 @@ class Volumes:
         return folder
 
     def empty(self, pod: str, name: str) -> Path:
-        """A folder that the containers of one pod share."""
-        folder = self.folder / "empty" / pod / name
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o1777)
-        return folder
+        """A folder that the containers of one pod share: root's, as a kubelet makes it."""
+        return self._handed(self.folder / "empty" / pod / name, mode=0o2777)
 
     def _handed(self, folder: Path, *, mode: int) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
