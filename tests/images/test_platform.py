@@ -91,7 +91,7 @@ def test_a_person_of_the_issuer_sees_it_in_the_web_server_and_in_mlflow(site: Si
         token = {"Authorization": f"Bearer {id_token(issuer)}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{site.web_port}", headers=token, timeout=300) as person:
         site.until(lambda: person.get("/server_info").status_code == OK)
-        site.until(lambda: person.get("/mlflow/health").status_code == OK)
+        site.until(lambda: person.get("/mlflow/").status_code == OK)
         asked = person.post(
             "/graphql",
             json={"query": QUESTION, "variables": {"run": run.run_id, "key": [run.run_id, "compute_logs", step_file(site, run)]}},
