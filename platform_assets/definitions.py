@@ -17,6 +17,7 @@ from platform_assets.ports import Watcher
 from resources import certificates
 from resources.dagster_instance.engines import keep_engines
 from resources.dagster_instance.gate import admission_of
+from resources.dagster_instance.job_graphs import find_assets_by_key
 from resources.dagster_instance.together import write_together
 from resources.parts import Parts, build_parts
 from resources.settings import CHECKOUT, Settings, read_settings, silence_telemetry
@@ -41,6 +42,7 @@ def build_defs(parts: Parts) -> dg.Definitions:
 
 def load_defs(parts: Parts) -> dg.Definitions:
     """Load the location: the shipped tree through Dagster's components, another one, or a tenant's part, from its catalogue."""
+    find_assets_by_key()
     if parts.settings.defs_root != SHIPPED or parts.settings.tenant is not None:
         return build_defs(parts)
     return dg.Definitions.merge(dg.load_from_defs_folder(path_within_project=Path(__file__).parent), build_platform_defs(parts))
