@@ -38,6 +38,13 @@ class Volumes:
             (folder / key).chmod(0o644 if "configMap" in volume else 0o440)
         return folder
 
+    def within(self, volume: Object, below: str) -> Path:
+        """A folder or file of a volume; in a claim a folder that is not there yet is made, root's and with the volume's own mode."""
+        place = self.of(volume)
+        for part in Path(below).parts:
+            place = place / part if (place / part).exists() else self._handed(place / part, mode=0o2770)
+        return place
+
     def empty(self, pod: str, name: str) -> Path:
         """A folder that the containers of one pod share: root's, as a kubelet makes it."""
         return self._handed(self.folder / "empty" / pod / name, mode=0o2777)
@@ -66,8 +73,9 @@ def confined(pod: str, spec: Object, container: Object, volumes: Volumes) -> lis
         if "emptyDir" in volume:
             said.append(f"--volume={volumes.empty(pod, volume['name'])}:{at}")
             continue
-        source = volumes.of(volume) / mount.get("subPath", "")
-        said.append(f"--volume={source}:{at}{':ro' if 'persistentVolumeClaim' not in volume else ''}")
+        below = mount.get("subPath", "") or mount.get("subPathExpr", "").replace("$(POD_NAME)", pod)
+        source = volumes.within(volume, below)
+        said.append(f"--volume={source}:{at}{':ro' if mount.get('readOnly') or 'persistentVolumeClaim' not in volume else ''}")
     return said
 
 

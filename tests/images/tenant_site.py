@@ -40,8 +40,8 @@ class Site:
         spec = self._workloads[workload]["spec"]["template"]["spec"]
         (found,) = [one for one in (*spec.get("initContainers", ()), *spec["containers"]) if one["name"] == name]
         arguments = [one for one in found.get("args", ()) if not one.startswith(("--tls-", "--service-ca="))]
-        ours = {"--port=4000": f"--port={self.grpc_port}", "--port=8151": f"--port={self._serve_port}"}
-        return spec, {**found, "args": [ours.get(one, one) for one in arguments]}
+        ours = f"--port={self.ports.get(workload, 0)}"  # the machine's network is everybody's
+        return spec, {**found, "args": [ours if one.startswith("--port=") else one for one in arguments]}
 
     def _container(self, workload: str, name: str) -> Any:
         spec, container = self.container(workload, name)
@@ -123,7 +123,7 @@ def open_site(
     policies = [one for one in manifests if one["kind"] == "ValidatingAdmissionPolicy"]
     user = f"system:serviceaccount:{NAMESPACE}:falaj-run"
     cluster.refuses = lambda job: next((why for policy in policies if (why := refusal(policy, job, user=user))), None)
-    ports = (_free_port(), _free_port(), _free_port())
+    ports = {workload: _free_port() for workload in ("code", "rollout", "inference", "web")}
     plain = urlsplit(database)
     cluster.hold(
         _mounted(
@@ -145,7 +145,7 @@ def _free_port() -> int:
 
 
 def _mounted(
-    manifests: list[Object], *, database: str, redis: str, store: StoreSpec, issuer: str, api: str, ports: tuple[int, int, int]
+    manifests: list[Object], *, database: str, redis: str, store: StoreSpec, issuer: str, api: str, ports: Mapping[str, int]
 ) -> dict[str, dict[str, str]]:
     """Return the ConfigMaps and Secrets of the tenant, but for where servers stand; no certificates."""
     data: dict[str, dict[str, str]] = {one["metadata"]["name"]: dict(one["data"]) for one in manifests if one["kind"] == "ConfigMap"}
@@ -159,11 +159,11 @@ def _mounted(
     )
     data["falaj-environment"].update(
         DAGSTER_POSTGRES_URL=f"{database}?options=-csearch_path%3Ddagster", FALAJ_DEFS=DEFS, FALAJ_MTLS="off",
-        FALAJ_SERVE_URL=f"http://127.0.0.1:{ports[1]}", FALAJ_WEB_PORT=str(ports[2]), FALAJ_OIDC_ISSUER=issuer, SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt",
+        FALAJ_SERVE_URL=f"http://127.0.0.1:{ports['rollout']}", FALAJ_WEB_PORT=str(ports["web"]), FALAJ_OIDC_ISSUER=issuer, SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt",
     )  # fmt: skip
     (workspace,) = [name for name in data if name.startswith("falaj-workspace")]
     text = data[workspace]["workspace.yaml"]
-    data[workspace]["workspace.yaml"] = text.replace("host: code", "host: 127.0.0.1").replace("4000", str(ports[0]))
+    data[workspace]["workspace.yaml"] = text.replace("host: code", "host: 127.0.0.1").replace("4000", str(ports["code"]))
     kubeconfig = {
         "apiVersion": "v1", "kind": "Config", "current-context": "x", "users": [{"name": "x", "user": {}}],
         "clusters": [{"name": "x", "cluster": {"server": api}}], "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
@@ -178,4 +178,6 @@ def _mounted(
         "falaj-servers": {"s3": store.credentials.read_text() if store.credentials else ""},
         "platform-service": {},
         "rollout-service": {},
+        "inference-tls": {},
+        "services-ca": {},
     }

@@ -15,7 +15,11 @@ from images.tenant_site import Site, open_site
 from podman import Podman, open_way
 from postgres_process import own_database
 
+from platform_assets import keys
+from platform_assets.components.step import latest_record
+from platform_assets.specs.records import RolloutVerdict
 from platform_assets.specs.team import StoreSpec
+from resources.tokens import mint
 
 MODEL = "tiny_cancellations"
 JOB = f"{MODEL}__train"
@@ -63,7 +67,7 @@ def run(site: Site) -> dg.DagsterRun:
     assert site.complete("code", "servers") == 0, site.cluster.logs()  # the init container
     for workload, name in (("rollout", "rollout"), ("code", "code"), ("daemon", "daemon")):
         site.start(workload, name)
-    site.wait("code", "code", "dagster", "api", "grpc-health-check", f"--port={site.grpc_port}")
+    site.wait("code", "code", "dagster", "api", "grpc-health-check", f"--port={site.ports['code']}")
     asked = site.ask("daemon", "daemon", "dagster", "job", "launch", f"--job={JOB}", "--workspace=/opt/falaj/cluster/workspace.yaml")
     assert asked.returncode == 0, asked.stderr
     return site.finish()
@@ -84,12 +88,12 @@ def test_a_model_is_trained_released_and_deployed_in_pods_of_it(site: Site, run:
 def test_a_person_of_the_issuer_sees_it_in_the_web_server_and_in_mlflow(site: Site, run: dg.DagsterRun, issuer: str) -> None:
     for name in ("web", "mlflow", "gateway"):
         site.start("web", name)
-    with httpx.Client(base_url=f"http://127.0.0.1:{site.web_port}", timeout=300) as nobody:
+    with httpx.Client(base_url=f"http://127.0.0.1:{site.ports['web']}", timeout=300) as nobody:
         site.until(lambda: nobody.get("/healthz").status_code == OK)
         assert nobody.post("/graphql", json={"query": "{ version }"}).status_code == UNAUTHORIZED
         assert nobody.get("/mlflow/api/2.0/mlflow/registered-models/search").status_code == UNAUTHORIZED
         token = {"Authorization": f"Bearer {id_token(issuer)}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{site.web_port}", headers=token, timeout=300) as person:
+    with httpx.Client(base_url=f"http://127.0.0.1:{site.ports['web']}", headers=token, timeout=300) as person:
         site.until(lambda: person.get("/server_info").status_code == OK)
         site.until(lambda: person.get("/mlflow/").status_code == OK)
         asked = person.post(
@@ -102,6 +106,27 @@ def test_a_person_of_the_issuer_sees_it_in_the_web_server_and_in_mlflow(site: Si
     assert {"model", "dataset", "features"} <= {node["key"]["path"][0] for node in asked["assetsOrError"]["nodes"]}
     assert asked["capturedLogs"]["stderr"].strip()  # what a step's pod printed, from the home that both mount
     assert [one["name"] for one in registered] == [MODEL]
+
+
+def test_a_replica_answers_with_the_release_that_is_live(site: Site, run: dg.DagsterRun) -> None:
+    assert run.status == dg.DagsterRunStatus.SUCCESS
+    with site.instance() as instance:
+        verdict = latest_record(instance, keys.model_key(MODEL, "rollout_verdict"), RolloutVerdict)
+    assert verdict is not None
+    site.start("inference", "inference")
+    home = site.cluster.volumes.claim("falaj-home")
+    token = {"Authorization": f"Bearer {mint(home / 'keys', scopes=['predict', 'metrics'])}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{site.ports['inference']}", headers=token, timeout=60) as caller:
+        site.until(lambda: caller.get("/v2/health/ready").status_code == OK)
+        told = caller.get(f"/v2/models/{MODEL}").json()
+        rows = [
+            {**one, "shape": [1, one["shape"][1]], "data": ["" if one["datatype"] == "BYTES" else 0.0] * one["shape"][1]}
+            for one in told["inputs"]
+        ]
+        answered = caller.post(f"/v2/models/{MODEL}/infer", json={"inputs": rows})
+    assert told["versions"] == [verdict.live_digest[:12]]
+    assert (answered.status_code, answered.json().get("model_version")) == (OK, verdict.live_digest[:12]), answered.text
+    assert (home / "serving-replicas" / "inference").stat().st_uid == 0  # as a kubelet makes it: its group is the pod's
 
 
 def step_file(site: Site, run: dg.DagsterRun) -> str:
