@@ -27,11 +27,8 @@ PATIENCE_SECONDS = 1500
 class Site:
     """What the overlay has of a tenant, and what runs of it here."""
 
-    def __init__(
-        self, cluster: PodmanCluster, manifests: list[Object], podman: Podman, *, database: str, ports: tuple[int, int, int]
-    ) -> None:
-        self.cluster, self.database, self._podman = cluster, database, podman
-        self.grpc_port, self._serve_port, self.web_port = ports
+    def __init__(self, cluster: PodmanCluster, manifests: list[Object], podman: Podman, *, database: str, ports: Mapping[str, int]) -> None:
+        self.cluster, self.database, self.ports, self._podman = cluster, database, ports, podman
         self._workloads = {one["metadata"]["name"]: one for one in manifests if one["kind"] in ("Deployment", "StatefulSet")}
         self._started: list[Any] = []
 
