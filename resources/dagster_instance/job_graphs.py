@@ -32,6 +32,7 @@ class _ByKey:
                 self._found[key].add(one)
 
     def touched(self, keys: Iterable[AssetKey]) -> set[AssetsDefinition]:
+        """Return the definitions that make or check one of these assets."""
         return {one for key in keys for one in self._found.get(key, ())}
 
 

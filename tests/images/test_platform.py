@@ -115,7 +115,7 @@ def test_a_replica_answers_with_the_release_that_is_live(site: Site, run: dg.Dag
     assert verdict is not None
     site.start("inference", "inference")
     home = site.cluster.volumes.claim("falaj-home")
-    token = {"Authorization": f"Bearer {mint(home / 'keys', scopes=['predict', 'metrics'])}"}
+    token = {"Authorization": f"Bearer {mint(home / 'keys', scopes=['predict'])}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{site.ports['inference']}", headers=token, timeout=60) as caller:
         site.until(lambda: caller.get("/v2/health/ready").status_code == OK)
         told = caller.get(f"/v2/models/{MODEL}").json()
@@ -139,7 +139,7 @@ def step_file(site: Site, run: dg.DagsterRun) -> str:
 
 
 def id_token(issuer: str) -> str:
-    """A token of the audience that programs have, got as a browser gets one."""
+    """Return a token of the audience that programs have, got as a browser gets one."""
     asked = {
         "client_id": AUDIENCE, "redirect_uri": "http://localhost/cb", "response_type": "code", "scope": "openid", "state": "s",
     }  # fmt: skip
